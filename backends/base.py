@@ -1,0 +1,143 @@
+"""What every backend shares: the vocabulary of a plan, the Program it ends in, and input checks.
+
+A backend is four stages: plan (kernel and layout of every node), place (buffers), emit (target
+text), load (binary, constants, a Program). `Plan`, `Step` and `Buffer` describe the outcome of the
+first two alike for every target, so that plans, profiles and reports look alike too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cnnir.errors import InputError
+from cnnir.ir import Graph
+from cnnir.tensortype import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Where a value lives: `space` is arena, constant, input or output; `offset` is in bytes."""
+
+    name: str
+    type: TensorType
+    layout: str
+    space: str
+    offset: int
+    nbytes: int
+
+
+@dataclass(slots=True)
+class Step:
+    """One kernel call of a plan."""
+
+    kernel: str
+    """The kernel's kind, such as direct_conv, matmul or loops."""
+    op: str
+    """The node it computes, such as `conv + add + relu`."""
+    sources: tuple[str, ...]
+    """Names of the model's nodes that it stands for."""
+    result: TensorType
+    layout: str
+    reason: str
+    """Why this kernel, in words."""
+    rejected: tuple[str, ...] = ()
+    """Kernels that were considered, each with the reason against it."""
+    items: int = 1
+    """Independent work items that threads share."""
+    flops: int = 0
+    bytes: int = 0
+    summary: str = ""
+    """Tile sizes and the like."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a program does: its steps in order, its buffers, and what it needs."""
+
+    target: str
+    steps: list[Step] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    arena_bytes: int = 0
+    constant_bytes: int = 0
+    code_bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Compile time by stage."""
+    notes: list[str] = field(default_factory=list)
+    """Anything a user should know, such as a slow kernel that had to be taken."""
+
+    @property
+    def flops(self) -> int:
+        """Operations of one run."""
+        return sum(step.flops for step in self.steps)
+
+    def text(self) -> str:
+        """The plan as a table of plain text."""
+        head = f"plan for {self.target}: {len(self.steps)} steps, {self.flops / 1e6:.1f} MFLOP, "
+        head += f"arena {self.arena_bytes / 1024:.0f} KiB, "
+        head += f"constants {self.constant_bytes / 1024:.0f} KiB"
+        lines = [head]
+        for number, step in enumerate(self.steps):
+            lines.append(
+                f"{number:4d} {step.kernel:12s} {step.op:40.40s} {step.result!s:24s} "
+                f"{step.layout:10s} {step.items:5d} items  {step.summary}"
+            )
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    __str__ = text
+
+
+class Program(ABC):
+    """A compiled graph of fixed shapes."""
+
+    graph: Graph
+    plan: Plan
+
+    @abstractmethod
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs, freshly allocated, for checked inputs in graph order."""
+
+    def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
+        """Seconds of each step of the plan in one run."""
+        raise InputError(f"target {self.plan.target} has no per-step profile")
+
+    def close(self) -> None:
+        """Free native code and memory; the program cannot run afterwards."""
+        return
+
+
+def checked_inputs(graph: Graph, feeds: Mapping[str, Any]) -> list[np.ndarray]:
+    """The inputs in graph order as contiguous, aligned arrays of native byte order.
+
+    Raises InputError for missing or unknown names, and for dtypes or shapes that differ.
+    """
+    names = [v.name or "" for v in graph.inputs]
+    if missing := [n for n in names if n not in feeds]:
+        raise InputError(f"missing inputs {missing}; the model takes {_signature(graph)}")
+    if unknown := sorted(set(feeds) - set(names)):
+        raise InputError(f"unknown inputs {unknown}; the model takes {_signature(graph)}")
+    return [
+        checked_input(name, feeds[name], v.type)
+        for name, v in zip(names, graph.inputs, strict=True)
+    ]
+
+
+def checked_input(name: str, given: Any, type: TensorType) -> np.ndarray:
+    """One input, copied only where it is strided, misaligned or of foreign byte order."""
+    array = np.asarray(given)
+    if array.dtype.newbyteorder("=") != type.numpy:
+        raise InputError(
+            f"input {name!r}: dtype {array.dtype}, wanted {type.numpy.name}; nothing is converted "
+            f"silently, use array.astype({type.numpy.name!r})"
+        )
+    if array.shape != type.shape:
+        raise InputError(f"input {name!r}: shape {array.shape}, wanted {type.shape}")
+    return np.require(array, dtype=type.numpy, requirements=["C", "A"])
+
+
+def _signature(graph: Graph) -> str:
+    return ", ".join(f"{v.name}: {v.type}" for v in graph.inputs) or "no inputs"

@@ -1,0 +1,1 @@
+"""The LLVM backend: a Graph becomes native code in this process."""

@@ -1,0 +1,1 @@
+"""Tuned kernel templates: Python functions that emit LLVM IR for one exact shape."""

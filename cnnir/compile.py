@@ -1,0 +1,168 @@
+"""compile(model, target) -> Executable: the one door from a model to something that runs.
+
+This file and `cnnir.load` are the only places that reach frontends and backends, by name, so that
+`import cnnir` stays quick and no backend is a hard dependency of another.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from cnnir.errors import BackendError, InputError
+from cnnir.ir import Graph
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+TARGETS = {"cpu": "cnnir.backends.llvm", "reference": "cnnir.backends.reference"}
+"""Target name -> module with `OPTIMISE` and `build(graph, **options) -> Program`."""
+
+
+def load(source: Any, shapes: Shapes | None = None, **limits: Any) -> Graph:
+    """The graph of an ONNX model: a path, the file's bytes, or a ModelProto.
+
+    `shapes` binds symbolic dimensions, by input name; an unbound batch is 1. `limits` are
+    `max_nodes` and `max_bytes`. Raises ModelError for a malformed model and UnsupportedError,
+    listing everything at once, for one that asks for what cnnir does not have.
+    """
+    return importlib.import_module("cnnir.frontends.onnx_import").load(source, shapes, **limits)
+
+
+def compile(
+    source: Any,
+    target: str = "cpu",
+    *,
+    threads: int | None = None,
+    shapes: Shapes | None = None,
+    passes: str | None = None,
+    check: bool = False,
+    snapshots: bool = False,
+    **options: Any,
+) -> Executable:
+    """Compile a Graph, an ONNX file (path or bytes) or a ModelProto for a target.
+
+    threads: worker threads of a run; None takes the cores this process may use.
+    shapes: shapes of inputs with symbolic dimensions, by name.
+    passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
+    check: compare the values before and after every pass in f64 (slow).
+    snapshots: keep the graph's text after every pass in `history`.
+    options: what the target understands; for cpu `features`, `cache`.
+    """
+    if target not in TARGETS:
+        raise BackendError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
+    if threads is not None and threads < 1:
+        raise BackendError(f"threads must be at least 1, got {threads}")
+    backend = importlib.import_module(TARGETS[target])
+
+    def specialise(shapes: Shapes | None) -> Specialisation:
+        graph = source.clone() if isinstance(source, Graph) else load(source, shapes)
+        history: list[Any] = []
+        if backend.OPTIMISE:
+            pipeline = importlib.import_module("cnnir.pipeline")
+            history = pipeline.optimise(graph, passes, check=check, snapshots=snapshots)
+        return Specialisation(graph, history, backend.build(graph, threads=threads, **options))
+
+    return Executable(specialise, shapes, flexible=not isinstance(source, Graph))
+
+
+class Specialisation:
+    """One set of input shapes: the optimised graph, what the passes did, the native program."""
+
+    def __init__(self, graph: Graph, history: list[Any], program: Any) -> None:
+        self.graph, self.history, self.program = graph, history, program
+
+
+class Executable:
+    """A compiled model. Call it with arrays, or `run` it with a dict.
+
+    A new batch size is compiled once, when it is first met, and kept. Calls from several Python
+    threads at once are safe.
+    """
+
+    def __init__(
+        self,
+        specialise: Callable[[Shapes | None], Specialisation],
+        shapes: Shapes | None,
+        flexible: bool,
+    ) -> None:
+        self._specialise, self._flexible = specialise, flexible
+        self._lock = threading.Lock()
+        self._first = specialise(shapes)
+        self._known = {self._shapes_of(self._first.graph): self._first}
+
+    @property
+    def graph(self) -> Graph:
+        """The optimised graph of the first shapes."""
+        return self._first.graph
+
+    @property
+    def plan(self) -> Any:
+        """The plan of the first shapes: kernels, layouts, buffers, reasons."""
+        return self._first.program.plan
+
+    @property
+    def history(self) -> list[Any]:
+        """A record of every pass that ran."""
+        return self._first.history
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs, in order."""
+        return [v.name or "" for v in self.graph.inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in order."""
+        return list(self.graph.output_names)
+
+    def __call__(self, *arrays: Any, **named: Any) -> Any:
+        """The output array, or a tuple of them; inputs in order or by name."""
+        if len(arrays) > len(self.input_names):
+            raise InputError(f"{len(arrays)} inputs given, the model takes {self.input_names}")
+        feeds = dict(zip(self.input_names, arrays, strict=False))
+        if twice := feeds.keys() & named.keys():
+            raise InputError(f"inputs {sorted(twice)} are given twice")
+        outputs = tuple(self.run(feeds | named).values())
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """All outputs by name, as fresh arrays."""
+        chosen, arrays = self._checked(feeds)
+        return dict(zip(chosen.graph.output_names, chosen.program.run(arrays), strict=True))
+
+    def profile(self, feeds: Mapping[str, Any]) -> list[float]:
+        """Seconds of each step of the plan in one run."""
+        chosen, arrays = self._checked(feeds)
+        return chosen.program.profile(arrays)
+
+    def close(self) -> None:
+        """Free native code and memory of all specialisations."""
+        for known in self._known.values():
+            known.program.close()
+
+    def _checked(self, feeds: Mapping[str, Any]) -> tuple[Specialisation, list[np.ndarray]]:
+        base = importlib.import_module("cnnir.backends.base")
+        shapes = tuple(np.shape(feeds[n]) if n in feeds else () for n in self.input_names)
+        chosen = self._known.get(shapes)
+        if chosen is None and self._flexible and self._same_ranks(shapes):
+            chosen = self._new_shapes(shapes)
+        chosen = chosen or self._first
+        return chosen, base.checked_inputs(chosen.graph, feeds)
+
+    def _new_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> Specialisation:
+        with self._lock:
+            if shapes not in self._known:
+                bound = dict(zip(self.input_names, shapes, strict=True))
+                self._known[shapes] = self._specialise(bound)
+            return self._known[shapes]
+
+    def _same_ranks(self, shapes: tuple[tuple[int, ...], ...]) -> bool:
+        return [len(s) for s in shapes] == [v.type.rank for v in self.graph.inputs]
+
+    @staticmethod
+    def _shapes_of(graph: Graph) -> tuple[tuple[int, ...], ...]:
+        return tuple(v.type.shape for v in graph.inputs)
