@@ -65,8 +65,7 @@ def evaluate_node(
 
 def _attributes(node: Node, dtype: str | None) -> dict[str, Any]:
     """A cast to a float type must not round when everything is carried in f64."""
-    target = node.attrs.get("dtype")
-    if dtype and node.name == "cast" and is_float(target):
+    if dtype and node.name == "cast" and is_float(node.attrs["dtype"]):
         return node.attrs | {"dtype": dtype}
     return node.attrs
 
@@ -91,7 +90,8 @@ def _widened(array: np.ndarray) -> np.ndarray:
 def _carried(array: np.ndarray, declared: str, dtype: str | None) -> np.ndarray:
     """The array in its declared type, or in `dtype` where that is a float type."""
     carried = dtype if dtype and is_float(declared) else declared
-    return array.astype(DTYPES[carried], copy=False)
+    with np.errstate(all="ignore"):  # what overflows the type is infinite
+        return array.astype(DTYPES[carried], copy=False)
 
 
 def _use_counts(graph: Graph) -> dict[Value, int]:

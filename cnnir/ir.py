@@ -68,8 +68,7 @@ class Node:
         return self.op.name if self.op else self.kind
 
     def __repr__(self) -> str:
-        shown = ", ".join("none" if v is None else str(v.type) for v in self.operands)
-        return f"<{self.name}({shown})>"
+        return f"<{self.name}({_types(self.operands)})>"
 
 
 class Graph:
@@ -84,8 +83,6 @@ class Graph:
         self.params: dict[str, np.ndarray] = {}
         self._counters: dict[str, int] = {}
         self._sources: tuple[str, ...] = ()
-
-    # ------------------------------------------------------------------ building
 
     def input(self, type: TensorType, name: str) -> Value:
         """Declare an input; names are unique among the inputs."""
@@ -175,8 +172,7 @@ class Graph:
         try:
             types = op.infer(*(v and v.type for v in operands), **attrs)
         except IRError as error:
-            shown = ", ".join("none" if v is None else str(v.type) for v in operands)
-            raise IRError(f"{op.name}({shown}): {error}") from None
+            raise IRError(f"{op.name}({_types(operands)}): {error}") from None
         return types if isinstance(types, tuple) else (types,)
 
     # ------------------------------------------------------------------ reading
@@ -281,8 +277,6 @@ class Graph:
         copy.output_names = list(self.output_names)
         return copy
 
-    # ------------------------------------------------------------------ checking
-
     def verify(self) -> None:
         """Raise IRError where an invariant of the module docstring is broken."""
         for node in self.nx:
@@ -305,8 +299,6 @@ class Graph:
             raise IRError("outputs and output names differ in number")
         if not nx.is_directed_acyclic_graph(self.nx):
             raise IRError("the graph has a cycle")
-
-    # ------------------------------------------------------------------ printing
 
     def text(self, hints: bool = True) -> str:
         """The text form; without hints all names are numbers, which makes it canonical."""
@@ -344,14 +336,13 @@ class _Printer:
             if node.op is not None:
                 yield from self._node(node, pad)
         outputs = ", ".join(self._reference(v) for v in self.graph.outputs)
-        if self.indent:
+        if self.indent:  # a body: its node's line closes it
             yield f"{pad}return {outputs}"
             return
         default = [(v.name or f"output{i}") for i, v in enumerate(self.graph.outputs)]
         named = self.hints and default != self.graph.output_names
-        suffix = f" as {self.graph.output_names!r}" if named else ""
-        yield f"{pad}return {outputs}{suffix}"
-        yield self.indent + "}"
+        yield f"{pad}return {outputs}" + (f" as {self.graph.output_names!r}" if named else "")
+        yield "}"
 
     def _node(self, node: Node, pad: str) -> Iterator[str]:
         operands = ", ".join(self._reference(v) for v in node.operands)
@@ -387,6 +378,10 @@ class _Printer:
         self.taken.add(name)
         self.names[value] = "%" + name
         return "%" + name
+
+
+def _types(values: Sequence[Value | None]) -> str:
+    return ", ".join("none" if v is None else str(v.type) for v in values)
 
 
 def _symbol(name: str) -> str:

@@ -2,8 +2,8 @@
 
 This file is the mechanism. The samples themselves are in `samples_scalar.py` (elementwise,
 reductions, matmul, normalisation) and `samples_tensor.py` (conv, pool, shape, indexing, resize);
-each calls `add` when imported, and both are imported at the end of this file, so that
-`from samples import SAMPLES` sees all of them.
+each calls `add` when imported, and every `samples_*.py` is imported at the end of this file, so
+that `from samples import SAMPLES` sees all of them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cnnir.evaluate import evaluate_node
+from cnnir.ir import Graph, Node
 from cnnir.tensortype import TensorType, is_float
 
 SAMPLES: dict[str, list[Sample]] = {}
+RELATIVE = {"f16": 2e-3, "bf16": 1.6e-2, "f32": 2e-6, "f64": 1e-12}
+"""The tolerance that rounding in an element type asks for, relative to the largest number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +56,29 @@ class Sample:
                 made.append(operand)
         return tuple(made)
 
+    def graph(self, op: str, dtype: str | None = None) -> Graph:
+        """A graph of the one node: present operands are inputs x0, x1 ..., results outputs.
+
+        With `dtype`, floating operands have that element type instead of their own.
+        """
+        g = Graph(op)
+        operands = []
+        for position, type in enumerate(self.types):
+            if type is not None and dtype and is_float(type.dtype):
+                type = type.with_dtype(dtype)
+            operands.append(type and g.input(type, f"x{position}"))
+        results = g.add(op, *operands, **self.attrs)
+        for value in results if isinstance(results, tuple) else (results,):
+            g.output(value)
+        return g
+
+    def node(self, op: str) -> Node:
+        """The node of `graph`."""
+        return self.graph(op).outputs[0].node
+
     def __str__(self) -> str:
         operands = ", ".join("-" if t is None else str(t) for t in self.types)
-        attrs = ", ".join(f"{k}={v}" for k, v in self.attrs.items())
+        attrs = ", ".join(f"{k}={getattr(v, 'name', v)}" for k, v in self.attrs.items())
         return f"({operands}) {{{attrs}}}" if attrs else f"({operands})"
 
 
@@ -84,9 +109,7 @@ def add(op: str, *samples: Sample) -> None:
 
 def cases() -> list[Any]:
     """All (op name, sample) pairs in order, for `pytest.mark.parametrize`, with readable ids."""
-    return [
-        (name, sample) for name, samples in sorted(SAMPLES.items()) for sample in samples
-    ]
+    return [(name, sample) for name, samples in sorted(SAMPLES.items()) for sample in samples]
 
 
 def case_id(part: Any) -> str:
@@ -94,6 +117,25 @@ def case_id(part: Any) -> str:
     return str(part)
 
 
+def run(name: str, sample: Sample, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """The results of the op on the sample."""
+    return evaluate_node(sample.node(name), sample.arrays(np.random.default_rng(seed)))
+
+
+def compute(name: str, *arrays: Any, **attrs: Any) -> np.ndarray:
+    """The sole result of an op on arrays."""
+    return run(name, Sample(tuple(map(np.asarray, arrays)), attrs))[0]
+
+
+def assert_close(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> None:
+    """Equal specials, and finite numbers within `tolerance` of the largest of them."""
+    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    assert got.shape == wanted.shape
+    finite = np.abs(wanted[np.isfinite(wanted)])
+    bound = tolerance * max(finite.max(initial=0.0), 1e-30)
+    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=bound)
+
+
 # Last, because they import `Sample` and `add` from here.
-for _family in ("samples_scalar", "samples_tensor"):
-    importlib.import_module(_family)
+for _family in sorted(Path(__file__).parent.glob("samples_*.py")):
+    importlib.import_module(_family.stem)

@@ -1,4 +1,4 @@
-"""A structured emitter over llvmlite.ir: one work-item function, typed loops, folded index arithmetic.
+"""A structured emitter over llvmlite.ir: one function a kernel, loops, folded index arithmetic.
 
 Sits beneath the kernel templates and the printer of the loop language; knows nothing of graphs, ops
 or layouts. It emits text and never compiles: that is `jit.py`. Index values are Python ints where
@@ -25,7 +25,7 @@ BUFFER_ALIGN = 64  # every buffer, packed weight and scratch starts on such a bo
 
 @dataclass
 class Loop:
-    """The loop being emitted: its index, the loop-carried values to reassign, and the final ones."""
+    """The loop being emitted: its index, the loop-carried values, and what they end as."""
 
     index: Index
     state: list[ir.Value]
@@ -137,7 +137,7 @@ class Builder:
         for extent in reversed(extents[1:]):
             coordinates.append(self.rem(index, extent))
             index = self.div(index, extent)
-        return [index, *reversed(coordinates)]
+        return [index if extents[0] > 1 else 0, *reversed(coordinates)]
 
     def flatten(self, index: Sequence[Index], extents: Sequence[int]) -> Index:
         flat: Index = 0

@@ -1,0 +1,84 @@
+"""Copying a band of input rows, with its zero padding, into the scratch of a work item.
+
+Used by the convolution templates, so that their inner loops know nothing of edges. Every element of
+the band is written; what lies outside of the input is zero, and nothing outside of it is read but
+the slack that every buffer ends with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import llvmlite.ir as ir
+
+from cnnir.backends.llvm.builder import Builder, Index
+from cnnir.backends.llvm.kernels.spec import Axis
+
+
+@dataclass(frozen=True)
+class Band:
+    """planes x taps of depth x rows x columns x pixel floats, row-major."""
+
+    planes: int
+    depth: Axis
+    height: Axis
+    width: Axis
+    rows: int
+    pixel: int  # floats in a pixel: V when blocked, 1 when plain
+    lanes: int
+
+    @property
+    def columns(self) -> int:
+        return self.width.span(self.width.out)
+
+    @property
+    def slices(self) -> int:
+        return self.depth.span(1)
+
+    @property
+    def strides(self) -> tuple[int, int, int, int]:
+        """In floats: plane, depth, row, pixel."""
+        row = self.columns * self.pixel
+        return self.slices * self.rows * row, self.rows * row, row, self.pixel
+
+    @property
+    def bytes(self) -> int:
+        # Plain rows are copied V floats at a time and may run over by V - 1.
+        return 4 * (self.planes * self.strides[0] + self.lanes)
+
+
+def copy_band(b: Builder, band: Band, x: ir.Value, first_slice: Index, first_row: Index) -> None:
+    """Fill scratch from x (the first plane of the item); first_* count with the padding."""
+    plane, depth, row, _ = band.strides
+    height, width = band.height.size, band.width.size
+    with b.loop(band.planes) as p, b.loop(band.slices) as s, b.loop(band.rows) as r:
+        z = b.add(first_slice, s.index, -band.depth.begin)
+        i = b.add(first_row, r.index, -band.height.begin)
+        offset = b.add(b.mul(p.index, plane), b.mul(s.index, depth), b.mul(r.index, row))
+        target = b.at(b.scratch, offset)
+        known = b.both(b.inside(z, band.depth.size), b.inside(i, height))
+        source = b.mul(b.flatten([p.index, z, i], [0, band.depth.size, height]), width * band.pixel)
+        with b.either(known) as (yes, no):
+            with yes:
+                _copy_row(b, band, target, b.at(x, source))
+            with no:
+                _zeros(b, band, target, 0, band.columns)
+
+
+def _copy_row(b: Builder, band: Band, target: ir.Value, source: ir.Value) -> None:
+    """Left zeros, the row, right zeros, in this order: each may run over into the next."""
+    left = min(band.width.begin, band.columns)
+    inner = min(band.width.size, band.columns - left)
+    _zeros(b, band, target, 0, left)
+    if inner > 0:
+        step = band.lanes // band.pixel
+        with b.loop(inner, step=step) as j:
+            value = b.vload(source, b.mul(j.index, band.pixel), align=4)
+            b.vstore(value, target, b.mul(b.add(j.index, left), band.pixel), align=4)
+    _zeros(b, band, target, left + inner, band.columns - left - inner)
+
+
+def _zeros(b: Builder, band: Band, target: ir.Value, start: int, count: int) -> None:
+    if count > 0:
+        with b.loop(start + count, start, band.lanes // band.pixel) as j:
+            b.vstore(b.splat(0.0), target, b.mul(j.index, band.pixel), align=4)

@@ -1,0 +1,221 @@
+"""What the kernel templates have in common: the shape of a problem, the target, what emit returns.
+
+A template is a file beside this one with a spec (a frozen dataclass) and five functions:
+`reject(spec)` says why it cannot serve, `choose(spec, target)` picks the tiling, `estimate(spec,
+tiling, target)` predicts seconds on one core, `pack(weights, spec, tiling)` reorders constant
+weights, and `emit(module, name, spec, tiling, ...)` writes the LLVM function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import prod
+
+import llvmlite.ir as ir
+import numpy as np
+
+from cnnir.backends.llvm.builder import BUFFER_ALIGN, Builder, Index
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a tiling depends on; nothing here is measured at compile time, so plans repeat."""
+
+    registers: int = 32  # architectural registers of V floats
+    l1: int = 32 << 10
+    l2: int = 1 << 20
+    peak: float = 100e9  # f32 operations a second on one core, an FMA counting as two
+    bandwidth: float = 10e9  # bytes a second from memory on one core
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the result a vector belongs, as an epilogue sees it.
+
+    `offset` counts floats from the start of the result, and serves for every buffer of the same
+    shape and layout. `coordinates()` are (n, block, *spatial) of a blocked result and (row, column)
+    of a plain one; computing them may cost a division, so ask only when the offset does not do.
+    `count` is how many of the lanes are stored.
+    """
+
+    offset: Index
+    coordinates: Callable[[], tuple[Index, ...]]
+    count: int
+
+
+# (builder, vector, place) -> vector; operands are builder.pointers[first operand:], see KernelCode
+Epilogue = Callable[[Builder, ir.Value, Place], ir.Value]
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """An emitted kernel: `void @name(error, scratch, item, pointers...)` for item in range(items).
+
+    The pointers are x, w, [bias], epilogue operands, y: `operands` is the position of the first
+    epilogue operand.
+    """
+
+    name: str
+    items: int
+    scratch_bytes: int
+    flops: int
+    operands: int
+    summary: str
+    function: ir.Function = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """A convolution x[N,C,*sizes] with w[O,C/groups,*kernel], for one, two or three spatial axes.
+
+    y is Blocked(lanes); x is Blocked(lanes), or Plain (row-major) where `plain` is set. Padding is
+    begins then ends. `bias` says that a vector of O values, padded to whole blocks, is added.
+    """
+
+    batch: int
+    channels: int
+    filters: int
+    sizes: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[int, ...]
+    groups: int = 1
+    plain: bool = False
+    bias: bool = False
+    lanes: int = 16
+
+    @property
+    def out_sizes(self) -> tuple[int, ...]:
+        rank = len(self.sizes)
+        return tuple(
+            (s + self.padding[i] + self.padding[rank + i] - (k - 1) * d - 1) // t + 1
+            for i, (s, k, t, d) in enumerate(
+                zip(self.sizes, self.kernel, self.stride, self.dilation, strict=True)
+            )
+        )
+
+    @property
+    def in_blocks(self) -> int:
+        return -(-self.channels // self.lanes)
+
+    @property
+    def out_blocks(self) -> int:
+        return -(-self.filters // self.lanes)
+
+    @property
+    def padded(self) -> bool:
+        return any(self.padding)
+
+    @property
+    def flops(self) -> int:
+        reduction = self.channels // self.groups * prod(self.kernel)
+        return 2 * self.batch * self.filters * prod(self.out_sizes) * reduction
+
+    def axes(self) -> list[Axis]:
+        """The spatial axes as (depth, height, width); missing leading ones have size 1."""
+        rank, out = len(self.sizes), self.out_sizes
+        missing = [Axis(1, 1, 1, 1, 1, 0)] * (3 - rank)
+        return missing + [
+            Axis(
+                self.sizes[i],
+                out[i],
+                self.kernel[i],
+                self.stride[i],
+                self.dilation[i],
+                self.padding[i],
+            )
+            for i in range(rank)
+        ]
+
+    def problem(self) -> str | None:
+        """What no convolution kernel takes, or None."""
+        rank = len(self.sizes)
+        if rank not in (1, 2, 3):
+            return f"{rank} spatial axes"
+        if min(self.batch, self.channels, self.filters, *self.sizes, *self.kernel) < 1:
+            return "an empty axis"
+        if min(self.out_sizes) < 1:
+            return "an empty result"
+        if min(self.padding) < 0:
+            return "negative padding"
+        return None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis of a window: sizes in and out, taps, stride, dilation, zeros in front."""
+
+    size: int
+    out: int
+    taps: int
+    stride: int
+    dilation: int
+    begin: int
+
+    def span(self, count: int) -> int:
+        """How many inputs `count` neighbouring outputs see."""
+        return (count - 1) * self.stride + (self.taps - 1) * self.dilation + 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """`total` cut in `parts` of two neighbouring sizes, the larger first."""
+
+    total: int
+    largest: int
+
+    @property
+    def parts(self) -> int:
+        return -(-self.total // self.largest)
+
+    @property
+    def small(self) -> int:
+        return self.total // self.parts
+
+    @property
+    def large_parts(self) -> int:
+        return self.total % self.parts
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """The sizes that occur, with how often."""
+        both = [(self.small + 1, self.large_parts), (self.small, self.parts - self.large_parts)]
+        return [(size, count) for size, count in both if count]
+
+    def start(self, b: Builder, part: Index) -> Index:
+        extra = b.min(part, self.large_parts) if self.large_parts else 0
+        return b.add(b.mul(part, self.small), extra)
+
+    def each(self, b: Builder, first: Index, last: Index) -> Iterator[tuple[Index, int]]:
+        """Emit loops over the parts first..last: yields (start, size) once for each size."""
+        for size, low, high in (
+            (self.small + 1, 0, self.large_parts),
+            (self.small, self.large_parts, self.parts),
+        ):
+            begin = b.max(first, low) if low else first
+            end = last if high == self.parts else b.min(last, high)
+            if low == high or (isinstance(begin, int) and isinstance(end, int) and begin >= end):
+                continue
+            with b.loop(end, begin) as part:
+                yield b.add(b.mul(part.index, size), low), size
+
+
+def aligned_empty(size: int) -> np.ndarray:
+    """`size` f32 on a buffer boundary, with the slack bytes that every buffer ends with."""
+    bytes_ = np.empty(4 * size + 2 * BUFFER_ALIGN, np.uint8)
+    start = -bytes_.ctypes.data % BUFFER_ALIGN
+    return bytes_[start : start + 4 * size].view(np.float32)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy in f32, row-major, on a buffer boundary."""
+    copy = aligned_empty(array.size).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def shares(total: int, largest: int) -> list[int]:
+    """`total` split in the fewest parts of at most `largest`, as equal as can be, larger first."""
+    parts = -(-total // largest)
+    return [total // parts + (i < total % parts) for i in range(parts)]

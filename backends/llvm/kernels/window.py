@@ -1,0 +1,214 @@
+"""Walking windows over Blocked(V) input in place: what depthwise convolution and pooling share.
+
+A row of results is cut in tiles. Tiles whose windows lie inside the input run in a loop; the few at
+the ends are emitted one by one, with the taps that fall outside left out. Rows and slices beyond
+the edge are left out by loop bounds. So nothing is copied, and no inner loop tests anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import llvmlite.ir as ir
+
+from cnnir.backends.llvm.builder import Builder, Index
+from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, Place, Split
+
+MAX_EDGES = 6  # tiles emitted one by one in a row; more would be a lot of code for a rare shape
+ITEM_BYTES = 64 << 10  # about as much input an item, so that items are neither many nor few
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`count` neighbouring tiles of `width` results from `start` on, with the same valid taps.
+
+    taps[p] are the taps of result p that lie inside the input.
+    """
+
+    start: int
+    width: int
+    count: int
+    taps: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a problem: x is [batch, in_blocks, *sizes, V], y [batch, out_blocks, *out, V].
+
+    Each input block gives `phases` neighbouring output blocks.
+    """
+
+    batch: int
+    in_blocks: int
+    out_blocks: int
+    axes: tuple[Axis, Axis, Axis]
+    rank: int  # of the spatial part, before leading axes of size 1 were put in front
+    tile: int  # results in a tile, at most
+    lanes: int
+    phases: int = 1
+
+    @cached_property
+    def band(self) -> int:
+        """Rows of results in a work item."""
+        _, height, width = self.axes
+        row_bytes = 4 * self.lanes * width.size * height.stride
+        return max(1, min(height.out, ITEM_BYTES // row_bytes))
+
+    @property
+    def bands(self) -> int:
+        return -(-self.axes[1].out // self.band)
+
+    @property
+    def items(self) -> int:
+        return self.batch * self.out_blocks * self.axes[0].out * self.bands
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        axis = self.axes[2]
+        found: list[Segment] = []
+        start = 0
+        for width, count in Split(axis.out, self.tile).sizes():
+            for _ in range(count):
+                taps = tuple(valid_taps(axis, start + p) for p in range(width))
+                inside = all(len(t) == axis.taps for t in taps)
+                last = found[-1] if found else None
+                if inside and last and last.taps == taps and last.width == width:
+                    found[-1] = Segment(last.start, width, last.count + 1, taps)
+                else:
+                    found.append(Segment(start, width, 1, taps))
+                start += width
+        return found
+
+    def problem(self) -> str | None:
+        if len(self.segments) > MAX_EDGES:
+            return f"{len(self.segments)} different tiles in a row, too many to emit"
+        return None
+
+
+def valid_taps(axis: Axis, at: int) -> tuple[int, ...]:
+    first = at * axis.stride - axis.begin
+    return tuple(t for t in range(axis.taps) if 0 <= first + t * axis.dilation < axis.size)
+
+
+def tap_range(b: Builder, axis: Axis, at: Index) -> tuple[Index, Index]:
+    """The taps of result `at` that lie inside: first and one past the last."""
+    if axis.begin == 0 and axis.span(axis.out) <= axis.size:
+        return 0, axis.taps
+    first = b.sub(b.mul(at, axis.stride), axis.begin)
+    before = b.max(b.sub(axis.dilation - 1, first), 0)
+    until = b.max(b.sub(axis.size + axis.dilation - 1, first), 0)
+    low = b.min(b.div(before, axis.dilation), axis.taps)
+    return low, b.min(b.div(until, axis.dilation), axis.taps)
+
+
+@dataclass
+class Tile:
+    """A tile of results being emitted."""
+
+    windows: Windows
+    image: Index
+    block: Index  # of the output
+    phase: int
+    slice: Index
+    row: Index
+    column: Index
+    segment: Segment
+    slice_taps: tuple[Index, Index]
+    row_taps: tuple[Index, Index]
+    plane: ir.Value  # the input block
+
+    def reduce(
+        self,
+        b: Builder,
+        state: Sequence[ir.Value],
+        step: Callable[[list, Callable[[int, int], ir.Value], Index], list],
+    ) -> list[ir.Value]:
+        """Loop over the rows of the windows: state = step(state, load, row of taps).
+
+        `load(p, t)` is the vector that result p sees through tap t; each is loaded once a row.
+        """
+        depth, height, width = self.windows.axes
+        with b.loop(self.slice_taps[1], self.slice_taps[0], carry=state) as s:
+            with b.loop(self.row_taps[1], self.row_taps[0], carry=s.state) as r:
+                z = self._input(b, depth, self.slice, s.index)
+                i = self._input(b, height, self.row, r.index)
+                row = b.mul(b.add(b.mul(z, height.size), i), width.size)
+                load = self._loader(b, row)
+                r.state[:] = step(list(r.state), load, b.add(b.mul(s.index, height.taps), r.index))
+            s.state[:] = r.result
+        return s.result
+
+    def _input(self, b: Builder, axis: Axis, at: Index, tap: Index) -> Index:
+        return b.add(b.mul(at, axis.stride), b.mul(tap, axis.dilation), -axis.begin)
+
+    def _loader(self, b: Builder, row: Index) -> Callable[[int, int], ir.Value]:
+        width, lanes = self.windows.axes[2], b.lanes
+        origin = b.sub(b.mul(self.column, width.stride), width.begin)
+        shift = min(origin, 0) if isinstance(origin, int) else 0  # stay inside of the buffer
+        base = b.at(self.plane, b.mul(b.add(row, origin, -shift), lanes))
+        loaded: dict[int, ir.Value] = {}
+
+        def load(p: int, tap: int) -> ir.Value:
+            column = p * width.stride + tap * width.dilation + shift
+            if column not in loaded:
+                loaded[column] = b.vload(base, column * lanes)
+            return loaded[column]
+
+        return load
+
+    def store(
+        self, b: Builder, y: ir.Value, values: Sequence[ir.Value], epilogue: Epilogue | None
+    ) -> None:
+        w = self.windows
+        sizes = [w.batch, w.out_blocks, *(axis.out for axis in w.axes)]
+        index = [self.image, self.block, self.slice, self.row, self.column]
+        base = b.mul(b.flatten(index, sizes), b.lanes)
+        target = b.at(y, base)
+        for p, value in enumerate(values):
+            if epilogue is not None:
+                place = Place(b.add(base, p * b.lanes), self._where(b, p), b.lanes)
+                value = epilogue(b, value, place)
+            b.vstore(value, target, p * b.lanes)
+
+    def _where(self, b: Builder, p: int) -> Callable[[], tuple[Index, ...]]:
+        def coordinates() -> tuple[Index, ...]:
+            spatial = (self.slice, self.row, b.add(self.column, p))
+            return (self.image, self.block, *spatial[3 - self.windows.rank :])
+
+        return coordinates
+
+
+def tiles(b: Builder, w: Windows, x: ir.Value) -> Iterator[Tile]:
+    """Emit the loops of a work item; yields each tile to fill in."""
+    extents = [w.batch, w.out_blocks, w.axes[0].out, w.bands]
+    image, block, z, band = b.unflatten(b.item, extents)
+    plane = b.add(b.mul(image, w.in_blocks), b.div(block, w.phases))
+    pointer = b.at(x, b.mul(plane, prod(axis.size for axis in w.axes) * w.lanes))
+    first = b.mul(band, w.band)
+    last = b.min(b.add(first, w.band), w.axes[1].out)
+    slice_taps = tap_range(b, w.axes[0], z)
+    for phase in range(w.phases):
+        with b.when(
+            w.phases == 1 or b.ir.icmp_signed("==", *map(b.value, (b.rem(block, w.phases), phase)))
+        ):
+            with b.loop(last, first) as row:
+                row_taps = tap_range(b, w.axes[1], row.index)
+                for segment in w.segments:
+                    with b.loop(segment.count) as part:
+                        column = b.add(b.mul(part.index, segment.width), segment.start)
+                        yield Tile(
+                            w,
+                            image,
+                            block,
+                            phase,
+                            z,
+                            row.index,
+                            column,
+                            segment,
+                            slice_taps,
+                            row_taps,
+                            pointer,
+                        )
