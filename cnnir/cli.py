@@ -282,7 +282,7 @@ def _rival(name: str, model: Path, feeds: dict[str, Any], threads: int) -> Calla
     except ImportError:
         raise BackendError("onnxruntime is not installed: pip install 'cnnir[bench]'") from None
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
     session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, feeds)
 

@@ -35,9 +35,7 @@ def batched(graph: Graph, batch: int) -> dict[str, tuple[int, ...]]:
     if not ranked or batch < 1:
         raise InputError(f"--batch {batch}: the model has no batch, or it is less than 1")
     before = ranked[0].type.shape[0]
-    return {
-        str(v.name): (batch, *v.type.shape[1:]) for v in ranked if v.type.shape[0] == before
-    }
+    return {str(v.name): (batch, *v.type.shape[1:]) for v in ranked if v.type.shape[0] == before}
 
 
 def feeds(graph: Graph, given: list[str], seed: int) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -215,11 +215,7 @@ class Graph:
             elif node not in seen:
                 seen.add(node)
                 stack.append((node, True))
-                stack.extend(
-                    (v.node, False)
-                    for v in reversed(node.operands)
-                    if v is not None and v.node not in seen
-                )
+                stack.extend((v.node, False) for v in reversed(node.operands) if v is not None)
         return done
 
     # ------------------------------------------------------------------ changing
@@ -250,13 +246,21 @@ class Graph:
 
     def sweep(self) -> int:
         """Remove nodes that no output needs (inputs stay); how many op nodes went."""
-        live = set(self.order())
-        dead = [n for n in self.nx if n not in live]
-        self.nx.remove_nodes_from(dead)
-        for node in dead:
-            if node.kind == "param":
-                del self.params[node.attrs["ref"]]
-        return sum(n.kind == "op" for n in dead)
+        return sum(n.kind == "op" for n in self.prune(self.nx))
+
+    def prune(self, roots: Iterable[Node]) -> list[Node]:
+        """Remove those of `roots` that nothing uses, and all that only they used; what went."""
+        kept = {v.node for v in (*self.inputs, *self.outputs)}
+        stack, gone = list(roots), []
+        while stack:
+            node = stack.pop()
+            if node in self.nx and node not in kept and not self.nx.succ[node]:
+                stack.extend(self.nx.pred[node])
+                self.nx.remove_node(node)
+                if node.kind == "param":
+                    del self.params[node.attrs["ref"]]
+                gone.append(node)
+        return gone
 
     def clone(self) -> Graph:
         """An independent copy; param arrays are shared (nobody writes to them)."""
@@ -370,8 +374,7 @@ class _Printer:
         return "none" if value is None else self.names[value]
 
     def _define(self, value: Value) -> str:
-        base = _symbol(value.name) if self.hints and value.name else str(next(self.number))
-        name = base
+        name = base = _symbol(value.name) if self.hints and value.name else str(next(self.number))
         while name in self.taken:
             self.suffix[base] = self.suffix.get(base, 0) + 1
             name = f"{base}_{self.suffix[base]}"

@@ -78,6 +78,7 @@ def main() -> None:
     # the same image through both
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    options.log_severity_level = 3  # it warns of every weight that is not used any more
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
     image = np.random.default_rng(1).standard_normal((1, 3, 224, 224), dtype=np.float32)
     feeds = {graph.inputs[0].name: image}

@@ -27,6 +27,9 @@ FOLDED_ELEMENTS = 1 << 20
 """Constants larger than this stay nodes (views excepted); the fold pass has the time for them."""
 
 FOLDED_FLOPS = 1 << 27
+COMPUTED_BYTES = 1 << 28
+"""Constants that operators compute here, such as ranges, are no larger than this."""
+
 LARGEST_DIMENSION = 2**48
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,8 +40,11 @@ class Operator:
     """A registered function, and what its signature says."""
 
     function: Callable[..., Any]
+    least: int
     most: int
     attributes: frozenset[str]
+    required: frozenset[str]
+    """Attributes without a default; very old opsets do not demand all of them."""
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -50,10 +56,14 @@ def onnx_op(*names: str) -> Callable[[F], F]:
     def register(function: F) -> F:
         parameters = list(inspect.signature(function).parameters.values())[1:]
         variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-        most = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
-        attributes = frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        operands = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        least = sum(p.default is p.empty for p in operands)
+        most = 2**31 if variadic else len(operands)
+        keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        attributes = frozenset(p.name for p in keywords)
+        required = frozenset(p.name for p in keywords if p.default is p.empty)
         for name in names:
-            OPERATORS[name] = Operator(function, 2**31 if variadic else most, attributes)
+            OPERATORS[name] = Operator(function, least, most, attributes, required)
         return function
 
     return register
@@ -72,6 +82,9 @@ class Builder:
 
     inline: Callable[[GraphProto, Sequence[Value]], list[Any]]
     """Imports a sub-graph in the scope of the node; gives its outputs."""
+
+    made: set[Value]
+    """The constants that were computed here; a node's result among them takes the node's name."""
 
     # ------------------------------------------------------------------ building
 
@@ -100,7 +113,9 @@ class Builder:
 
     def constant(self, value: Any, dtype: str | None = None) -> Value:
         """A constant; of the given element type, or of the array's own."""
-        return self.graph.constant(value, dtype)
+        made = self.graph.constant(value, dtype)
+        self.made.add(made)
+        return made
 
     def like(self, number: float, x: Value) -> Value:
         """A rank-0 constant of the element type of `x`."""
@@ -152,6 +167,13 @@ class Builder:
             self.reject(f"{what} has {array.size} elements, wanted one")
         return array.reshape(()).item() if array.dtype.kind != "V" else float(array.reshape(()))
 
+    def whole(self, value: Value, what: str) -> int:
+        """A constant of one element that is a whole number, of whatever type."""
+        number = self.number(value, what)
+        if number != number or abs(number) > 2**63 or number != int(number):
+            self.reject(f"{what} is {number}, wanted a whole number")
+        return int(number)
+
     # ------------------------------------------------------------------ checking
 
     def reject(self, message: str) -> NoReturn:
@@ -172,7 +194,9 @@ class Builder:
     def axis(self, axis: int, rank: int, name: str = "axis") -> int:
         """An axis counted from the front, in the range 0 to rank - 1."""
         if not -rank <= axis < rank:
-            self.reject(f"{name} {axis} is out of range for rank {rank}, wanted {-rank} to {rank - 1}")
+            self.reject(
+                f"{name} {axis} is out of range for rank {rank}, wanted {-rank} to {rank - 1}"
+            )
         return axis % rank
 
     def axes(self, axes: Sequence[int], rank: int, name: str = "axes") -> tuple[int, ...]:
@@ -192,8 +216,8 @@ class Builder:
 
     def check_bytes(self, shape: Sequence[int], itemsize: int) -> None:
         """The same for an array that is about to be computed here."""
-        if math.prod(shape) * itemsize > self.reader.max_bytes:
+        limit = min(self.reader.max_bytes, COMPUTED_BYTES)
+        if math.prod(shape) * itemsize > limit:
             raise LimitError(
-                f"a result of shape {list(shape)} is too large: it exceeds"
-                f" max_bytes={self.reader.max_bytes}"
+                f"a constant of shape {list(shape)} is too large: it exceeds {limit} bytes"
             )

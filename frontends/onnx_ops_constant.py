@@ -93,7 +93,7 @@ def number_range(
         b.require(math.isfinite(exact), f"the range {first} to {last} by {step} has no end")
         count = max(math.ceil(exact), 0)
     else:
-        count = len(range(first, last, step))
+        count = max(-((first - last) // step), 0)
     b.check_bytes((count,), 8)
     if not is_float(dtype):
         return b.constant(np.array(range(first, last, step), DTYPES[dtype]))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from cnnir.errors import UnsupportedError
 from cnnir.frontends.onnx_builder import Builder, onnx_op
@@ -105,6 +108,43 @@ def _towards(
     return Window(area.kernel, area.stride, area.dilation, split), more
 
 
+@onnx_op("Col2Im")
+def col2im(
+    b: Builder,
+    x: Value,
+    image: Value,
+    block: Value,
+    *,
+    dilations: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Value:
+    """Columns of blocks added back into images: a transposed convolution with unit kernels."""
+    sizes, kernel = b.ints(image, "image_shape"), b.ints(block, "block_shape")
+    rank, taps = len(sizes), math.prod(kernel)
+    b.require(len(kernel) == rank, f"block_shape has {len(kernel)} entries, wanted {rank}")
+    b.require(x.type.rank == 3, f"input has rank {x.type.rank}, wanted 3: [N,C*taps,L]")
+    area = window(
+        b, sizes, kernel, auto_pad="NOTSET", dilations=dilations, pads=pads, strides=strides
+    )
+    reach = [
+        size + area.padding[i] + area.padding[i + rank] - extent
+        for i, (size, extent) in enumerate(zip(sizes, area.extent, strict=True))
+    ]
+    columns = [r // s + 1 for r, s in zip(reach, area.stride, strict=True)]
+    n, rows, count = x.type.shape
+    if min(reach, default=0) < 0 or rows % taps or count != math.prod(columns):
+        b.reject(f"input {x.type} does not fit image {list(sizes)} and block {list(kernel)}")
+    b.check_bytes((rows, taps), 4)
+    unit = np.tile(np.eye(taps), (rows // taps, 1)).reshape(rows, 1, *kernel)
+    return b.add(
+        "conv_transpose", b.reshape(x, (n, rows, *columns)), b.constant(unit, x.type.dtype),
+        stride=area.stride, padding=area.padding, dilation=area.dilation,
+        output_padding=tuple(r % s for r, s in zip(reach, area.stride, strict=True)),
+        groups=rows // taps,
+    )  # fmt: skip
+
+
 @onnx_op("MatMul")
 def matmul(b: Builder, x: Value, y: Value) -> Value:
     """The matrix product as numpy has it; vectors become matrices and back."""
@@ -115,13 +155,22 @@ def matmul(b: Builder, x: Value, y: Value) -> Value:
         x = b.reshape(x, (1, *x.type.shape))
     if right:
         y = b.reshape(y, (*y.type.shape, 1))
-    result = b.add("matmul", x, y)
+    result = product(b, x, y)
     shape = list(result.type.shape)
     if right:
         del shape[-1]
     if left:
         del shape[-1 if right else -2]
     return b.reshape(result, shape)
+
+
+def product(b: Builder, x: Value, y: Value) -> Value:
+    """The product of two (batches of) matrices."""
+    inner, rows = x.type.shape[-1], y.type.shape[-2]
+    if inner != rows:
+        shapes = f"{list(x.type.shape)} and {list(y.type.shape)}"
+        b.reject(f"the shapes {shapes} do not match: inner dimensions {inner} and {rows} differ")
+    return b.add("matmul", x, y)
 
 
 @onnx_op("Gemm")
@@ -142,7 +191,7 @@ def gemm(
         b.require(value.type.rank == 2, f"{name} has rank {value.type.rank}, wanted 2")
     x = b.transpose(x, (1, 0)) if transA else x
     y = b.transpose(y, (1, 0)) if transB else y
-    result = _scaled(b, b.add("matmul", x, y), alpha)
+    result = _scaled(b, product(b, x, y), alpha)
     if c is None:
         return result
     shape = result.type.shape
@@ -254,3 +303,14 @@ def global_pool(b: Builder, x: Value) -> Value:
     b.require(rank >= 3, f"X has rank {rank}, wanted at least 3: [N,C,...]")
     op = "reduce_mean" if b.op == "GlobalAveragePool" else "reduce_max"
     return b.add(op, x, axes=tuple(range(2, rank)), keepdims=True)
+
+
+@onnx_op("GlobalLpPool")
+def global_lp_pool(b: Builder, x: Value, *, p: int = 2) -> Value:
+    """The p-norm over all spatial dimensions."""
+    rank = x.type.rank
+    b.require(rank >= 3, f"X has rank {rank}, wanted at least 3: [N,C,...]")
+    b.require(p >= 1, f"p must be >= 1, got {p}")
+    raised = b.add("pow", b.add("abs", x), b.like(p, x))
+    total = b.add("reduce_sum", raised, axes=tuple(range(2, rank)), keepdims=True)
+    return b.add("pow", total, b.like(1 / p, x))

@@ -175,7 +175,9 @@ def shrink(b: Builder, x: Value, *, bias: float = 0.0, lambd: float = 0.5) -> Va
     if not is_float(x.type.dtype):  # -lambd and bias need not be whole
         return b.cast(shrink(b, b.cast(x, "f32"), bias=bias, lambd=lambd), x.type.dtype)
     low, high = b.like(-lambd, x), b.like(lambd, x)
-    positive = b.add("where", b.add("less", high, x), b.add("sub", x, b.like(bias, x)), b.like(0, x))
+    positive = b.add(
+        "where", b.add("less", high, x), b.add("sub", x, b.like(bias, x)), b.like(0, x)
+    )
     return b.add("where", b.add("less", x, low), b.add("add", x, b.like(bias, x)), positive)
 
 
@@ -271,19 +273,17 @@ def identity(b: Builder, x: Value) -> Value:
 def dropout(
     b: Builder,
     x: Value,
-    ratio: Value | None = None,
+    rate: Value | None = None,
     training: Value | None = None,
     *,
     is_test: int = 1,
+    ratio: float = 0.5,
     seed: int = 0,
 ) -> tuple[Value, ...]:
     """x itself and a mask of ones; dropping anything is not supported."""
     if training is not None and b.number(training, "training_mode"):
-        rate = 0.5 if ratio is None else b.number(ratio, "ratio")
-        if rate != 0:
+        if (ratio if rate is None else b.number(rate, "ratio")) != 0:
             raise UnsupportedError("training_mode with a ratio that is not 0")
     if len(b.outputs) < 2 or not b.outputs[1]:
         return (x,)
     return x, b.full(x.type.shape, 1, "bool" if b.opset >= 10 else x.type.dtype)
-
-

@@ -55,7 +55,7 @@ def scatter_nd(
 @onnx_op("OneHot")
 def one_hot(b: Builder, indices: Value, depth: Value, values: Value, *, axis: int = -1) -> Value:
     """A vector of `depth` elements for each index, off but for one."""
-    count = int(b.number(depth, "depth"))
+    count = b.whole(depth, "depth")
     b.require(count >= 1, f"depth must be >= 1, got {count}")
     if values.type.shape != (2,):
         b.reject(f"values has shape {list(values.type.shape)}, wanted [2]: off and on")
@@ -78,7 +78,7 @@ def compress(b: Builder, x: Value, condition: Value, *, axis: int | None = None)
 def triangle(b: Builder, x: Value, k: Value | None = None, *, upper: int = 1) -> Value:
     """The part of each matrix above or below a diagonal; 0 elsewhere."""
     b.require(x.type.rank >= 2, f"input has rank {x.type.rank}, wanted at least 2")
-    diagonal = 0 if k is None else int(b.number(k, "k"))
+    diagonal = 0 if k is None else b.whole(k, "k")
     return b.add("trilu", x, k=diagonal, upper=bool(upper))
 
 

@@ -51,9 +51,7 @@ def batch_normalization(
     y = b.add("batch_norm", *operands[:3], seen, spread, epsilon=epsilon)
     running = [_mixed(b, o, n, momentum) for o, n in zip(operands[3:], (seen, spread), strict=True)]
     results = (b.reshape(y, x.type.shape), *running)
-    return tuple(
-        b.cast(v, t.type.dtype) for v, t in zip(results, (x, mean, var), strict=True)
-    )
+    return tuple(b.cast(v, t.type.dtype) for v, t in zip(results, (x, mean, var), strict=True))
 
 
 def _mixed(b: Builder, old: Value, new: Value, momentum: float) -> Value:
@@ -178,9 +176,7 @@ def lp_normalization(b: Builder, x: Value, *, axis: int = -1, p: int = 2) -> Val
 
 
 @onnx_op("MeanVarianceNormalization")
-def mean_variance_normalization(
-    b: Builder, x: Value, *, axes: Sequence[int] = (0, 2, 3)
-) -> Value:
+def mean_variance_normalization(b: Builder, x: Value, *, axes: Sequence[int] = (0, 2, 3)) -> Value:
     """(x - mean) / (deviation + 1e-9) over the axes."""
     over = tuple(sorted(b.axes(axes, x.type.rank)))
     away = b.add("sub", x, b.add("reduce_mean", x, axes=over, keepdims=True))

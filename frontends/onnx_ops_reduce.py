@@ -111,7 +111,7 @@ def top_k(
 ) -> tuple[Value, Value]:
     """The k largest or smallest elements along an axis, and their indices."""
     if count is not None:
-        k = b.number(count, "k")
+        k = b.whole(count, "k")
     axis = b.axis(axis, x.type.rank)
     size = x.type.shape[axis]
     if k is None or not 0 <= k <= size:
@@ -124,5 +124,5 @@ def cumulative_sum(
     b: Builder, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0
 ) -> Value:
     """The running sum along an axis."""
-    along = b.axis(b.number(axis, "axis"), x.type.rank)
+    along = b.axis(b.whole(axis, "axis"), x.type.rank)
     return b.add("cumsum", x, axis=along, exclusive=bool(exclusive), reverse=bool(reverse))

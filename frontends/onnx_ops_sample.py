@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnir.frontends.onnx_builder import Builder, onnx_op
+from cnnir.errors import LimitError
+from cnnir.frontends.onnx_builder import LARGEST_DIMENSION, Builder, onnx_op
 from cnnir.ir import Value
 
 Ints = Sequence[int]
@@ -96,7 +97,10 @@ def _scaled(
     sizes, scales = list(x.type.shape), [1.0] * x.type.rank
     for axis, scale in zip(along, array, strict=True):
         # in f32, as everyone else: 0.7 (which is a little less) times 10 must be 7
-        sizes[axis] = math.floor(np.float32(scale) * np.float32(sizes[axis]))
+        size = float(np.float32(scale)) * float(np.float32(sizes[axis]))
+        if size > LARGEST_DIMENSION:
+            raise LimitError(f"scale {scale} of axis {axis} gives a size that is too large")
+        sizes[axis] = math.floor(np.float32(size))
         scales[axis] = float(scale)
     return tuple(sizes), tuple(scales)
 
@@ -182,9 +186,7 @@ def roi_align(
     """Regions of x at one small size each."""
     default = "half_pixel" if b.opset >= 16 else "output_half_pixel"
     coordinates = coordinate_transformation_mode or default
-    b.choice(
-        "coordinate_transformation_mode", coordinates, ("half_pixel", "output_half_pixel")
-    )
+    b.choice("coordinate_transformation_mode", coordinates, ("half_pixel", "output_half_pixel"))
     b.choice("mode", mode, ("avg", "max"))
     size = (output_height, output_width)
     b.require(min(size) >= 1, f"output_height and output_width must be >= 1, got {size}")

@@ -45,9 +45,7 @@ def flatten(b: Builder, x: Value, *, axis: int = 1) -> Value:
 
 
 @onnx_op("Squeeze")
-def squeeze(
-    b: Builder, x: Value, given: Value | None = None, *, axes: Ints | None = None
-) -> Value:
+def squeeze(b: Builder, x: Value, given: Value | None = None, *, axes: Ints | None = None) -> Value:
     """x without some of its axes of size 1; without all of them by default."""
     shape = x.type.shape
     axes = b.ints(given, "axes") if given is not None else axes
@@ -83,8 +81,8 @@ def transpose(b: Builder, x: Value, *, perm: Ints | None = None) -> Value:
 
 
 @onnx_op("Concat")
-def concat(b: Builder, *xs: Value, axis: int) -> Value:
-    """Values joined along an axis."""
+def concat(b: Builder, *xs: Value, axis: int = 1) -> Value:
+    """Values joined along an axis; before opset 4 it has a default."""
     axis = b.axis(axis, xs[0].type.rank)
     return xs[0] if len(xs) == 1 else b.add("concat", *xs, axis=axis)
 
@@ -201,9 +199,7 @@ def padded(
 ) -> Value:
     """x with borders of these sizes; where they are negative, cropped first."""
     starts = [max(-p, 0) for p in begins]
-    sizes = [
-        d - s - max(-e, 0) for d, s, e in zip(x.type.shape, starts, ends, strict=True)
-    ]
+    sizes = [d - s - max(-e, 0) for d, s, e in zip(x.type.shape, starts, ends, strict=True)]
     if any(size < 0 for size in sizes):
         b.reject(f"pads {[*begins, *ends]} crop more than the shape {list(x.type.shape)} has")
     if tuple(sizes) != x.type.shape:

@@ -20,7 +20,6 @@ from cnnir.tensortype import TensorType
 
 NEWEST_OPSET: int = onnx.defs.onnx_opset_version()
 NEWEST_IR: int = onnx.IR_VERSION
-OLDEST_OPSET = 6
 
 _TYPE_NAMES = {
     "f16": "tensor(float16)",
@@ -107,9 +106,7 @@ def signature(domain: str, op: str, opset: int) -> Signature | str:
         )
         for f in schema.inputs
     )  # fmt: skip
-    types = {
-        t.type_param_str: frozenset(t.allowed_type_strs) for t in schema.type_constraints
-    }
+    types = {t.type_param_str: frozenset(t.allowed_type_strs) for t in schema.type_constraints}
     return Signature(
         op, schema.since_version, attributes, operands, schema.min_input, schema.max_input,
         tuple(f.name for f in schema.outputs), schema.max_output, types,
@@ -138,7 +135,7 @@ def check_operands(signature: Signature, types: Sequence[TensorType | None]) -> 
     for position, type in enumerate(types):
         formal = signature.operands[min(position, len(signature.operands) - 1)]
         if type is None:
-            if not formal.optional and not (formal.variadic and position >= signature.least):
+            if not formal.optional:
                 raise ModelError(f"the required input {formal.name} is left out (an empty name)")
             continue
         allowed = signature.types.get(formal.type, frozenset((formal.type,)))
@@ -183,9 +180,7 @@ def attributes(
     return values
 
 
-def resolved(
-    node: NodeProto, bound: Mapping[str, AttributeProto] | None
-) -> list[AttributeProto]:
+def resolved(node: NodeProto, bound: Mapping[str, AttributeProto] | None) -> list[AttributeProto]:
     """A node's attributes, each once, with references to a function's attributes replaced."""
     seen: set[str] = set()
     result = []
@@ -224,8 +219,7 @@ def attribute_kind(attribute: AttributeProto) -> int:
     if any(other != kind for other in filled):
         other = next(k for k in filled if k != kind)
         raise ModelError(
-            f"attribute {quoted(attribute.name)} is tagged {_KINDS[kind]} but holds"
-            f" {_KINDS[other]}"
+            f"attribute {quoted(attribute.name)} is tagged {_KINDS[kind]} but holds {_KINDS[other]}"
         )
     return kind
 

@@ -76,5 +76,3 @@ def entries(b: Builder, name: str, values: Ints | None, count: int, least: int) 
     if any(v < least for v in values):
         b.reject(f"{name} must be >= {least}, got {list(values)}")
     return values
-
-

@@ -14,10 +14,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# The longest matching prefix counts. A package's own files may import each other.
+# The longest matching prefix counts. A package's own files may import each other. Halves are for
+# what the document has on one line although one of the two needs the other.
 LEVELS = {
     "cnnir.errors": 0,
-    "cnnir.tensortype": 0,
+    "cnnir.tensortype": 0.5,
     "cnnir.ops": 1,
     "cnnir.ir": 2,
     "cnnir.text": 3,
@@ -32,7 +33,8 @@ LEVELS = {
     "cnnir.pipeline": 5,
     "cnnir.compile": 6,
     "cnnir": 7,
-    "cnnir.cli": 8,
+    "cnnir.cli": 7,
+    "cnnir.cli_arguments": 6,
     "cnnir.frontends": 4,
     "cnnir.backends": 4,
     "cnnir.backends.reference": 4,
@@ -116,7 +118,9 @@ def test_modules_say_what_they_are(module: tuple[str, ast.Module]) -> None:
     assert ast.get_docstring(tree), f"{name} has no docstring"
 
 
-@pytest.mark.parametrize("folder", ["cnnir", "frontends", "backends", "tests", "examples", "benchmarks"])
+@pytest.mark.parametrize(
+    "folder", ["cnnir", "frontends", "backends", "tests", "examples", "benchmarks"]
+)
 def test_files_are_a_sitting(folder: str) -> None:
     lengths = {p: len(p.read_text("utf-8").splitlines()) for p in (ROOT / folder).rglob("*.py")}
     too_long = {str(p.relative_to(ROOT)): n for p, n in lengths.items() if n > MAX_LINES}

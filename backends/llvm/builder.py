@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import llvmlite.ir as ir
 
@@ -17,8 +18,8 @@ I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
 PTR = ir.PointerType()
 
-Index = int | ir.Value
-Condition = bool | ir.Value
+Index: TypeAlias = int | ir.Value
+Condition: TypeAlias = bool | ir.Value
 
 BUFFER_ALIGN = 64  # every buffer, packed weight and scratch starts on such a boundary
 
@@ -117,6 +118,11 @@ class Builder:
         if isinstance(a, int) and isinstance(b, int):
             return a < b
         return self.ir.icmp_signed("<", self.value(a), self.value(b))
+
+    def equal(self, a: Index, b: Index) -> Condition:
+        if isinstance(a, int) and isinstance(b, int):
+            return a == b
+        return self.ir.icmp_signed("==", self.value(a), self.value(b))
 
     def inside(self, i: Index, extent: int) -> Condition:
         """0 <= i < extent, in one unsigned comparison."""

@@ -17,15 +17,11 @@ import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import llvmlite
 import llvmlite.binding as llvm
 
 from cnnir.backends.llvm.target import CpuTarget
-
-if TYPE_CHECKING:
-    from cnnir.backends.llvm.engine import Options
 
 VARIABLE = "CNNIR_CACHE"
 _MAGIC = b"cnnir object 1\n"
@@ -68,8 +64,11 @@ class ObjectCache:
             return None
         return ObjectCache(directory)
 
-    def key(self, text: str, target: CpuTarget, options: Options) -> str:
-        """The name of an object: a hash of all that its code depends on."""
+    def key(self, text: str, target: CpuTarget, options: object) -> str:
+        """The name of an object: a hash of all that its code depends on.
+
+        options: anything whose repr tells how the text is compiled.
+        """
         digest = hashlib.sha256()
         for part in (
             version("cnnir"),
@@ -93,16 +92,19 @@ class ObjectCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            return self._note(f"cannot read {path.name}: {error.strerror}")
+            self._note(f"cannot read {path.name}: {error.strerror}")
+            return None
         with open(descriptor, "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode) or _shared(info):
-                return self._note(f"{path.name} is writable by others and was not used")
+                self._note(f"{path.name} is writable by others and was not used")
+                return None
             content = file.read()
         head = _MAGIC + bytes.fromhex(key)
         body, trailer = content[:-_HASH], content[-_HASH:]
         if not body.startswith(head) or hashlib.sha256(body).digest() != trailer:
-            return self._note(f"{path.name} is damaged and was compiled again")
+            self._note(f"{path.name} is damaged and was compiled again")
+            return None
         try:
             os.utime(path)  # eviction goes by last use
         except OSError as error:

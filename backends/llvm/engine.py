@@ -19,16 +19,18 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any, TypeAlias
 
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 from llvmlite.binding import ffi
+from llvmlite.binding.newpassmanagers import NewPassManager
 
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
 
-Source = ir.Module | str
+Source: TypeAlias = ir.Module | str
 
 _MATH = "exp log sin cos tanh erf pow fma floor ceil trunc rint nearbyint roundeven fmod".split()
 LIBRARY = frozenset(
@@ -48,7 +50,7 @@ _INTRINSICS = {
     "avx2": "x86.avx2 x86.avx.",
     "f16c": "x86.vcvtps2ph",
     "avx512f": "x86.avx512.mask x86.avx512.max x86.avx512.min x86.avx512.sqrt x86.avx512.permvar",
-    "avx512vnni": "x86.avx512.vpdp",
+    "avx512vnni": "x86.avx512.vpdpbusd x86.avx512.vpdpbusds x86.avx512.vpdpwssd",
     "avx512bf16": "x86.avx512bf16",
     "neon": "aarch64.neon aarch64.hint",
 }
@@ -124,7 +126,7 @@ def _machine(target: CpuTarget, options: Options) -> llvm.TargetMachine:
     )
 
 
-def _unlocked(name: str) -> ctypes._FuncPtr:
+def _unlocked(name: str) -> Any:
     """A function of LLVM's without llvmlite's global lock, so that modules compile in parallel.
 
     Right because every module here lives in an LLVM context of its own, which LLVM documents as
@@ -139,7 +141,13 @@ def _optimise(module: llvm.ModuleRef, machine: llvm.TargetMachine, options: Opti
     tuning.loop_vectorization = tuning.slp_vectorization = options.vectorise
     tuning.loop_unrolling = tuning.loop_interleaving = options.vectorise
     builder = llvm.create_pass_builder(machine, tuning)
-    _unlocked("LLVMPY_RunNewModulePassManager")(builder.getModulePassManager(), module, builder)
+    passes = builder.getModulePassManager()
+    try:
+        _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
+    finally:
+        # llvmlite 0.50 never frees it (its class inherits the empty _dispose first): 30 KiB a time.
+        NewPassManager._dispose(passes)
+        passes.detach()
 
 
 def _emit(module: llvm.ModuleRef, machine: llvm.TargetMachine, is_object: bool) -> bytes:

@@ -9,67 +9,253 @@ This stage decides; `place.py` gives addresses, `emit.py` writes code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import numpy as np
-
 from cnnir.backends.base import Step
-from cnnir.backends.llvm.layout import Blocked, Layout, Plain
+from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel, copy_node
+from cnnir.backends.llvm.kernels.spec import Target
+from cnnir.backends.llvm.layout import Blocked, Padded, Plain
+from cnnir.backends.llvm.offers import Offer, Work, offers
+from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.ir import Graph, Node, Value
+from cnnir.loops import Layout
 from cnnir.ops import Elementwise
 
-
-@dataclass(frozen=True)
-class Slot:
-    """A value in a layout: what one pointer of a kernel call refers to."""
-
-    value: Value
-    layout: Layout
+PEAK_HZ = 3e9
+"""Clock that predictions assume; only the ratios between predictions matter."""
 
 
-@dataclass(frozen=True)
-class PackedParam:
-    """A param in the order of one kernel; equal keys of one value share their bytes."""
-
-    value: Value
-    key: Hashable
-    pack: Callable[[np.ndarray], np.ndarray] = field(compare=False)
-
-
-class Kernel(Protocol):
-    """Code for one exact shape. Calls with equal keys share one function."""
-
-    kind: str
-    key: Hashable
-
-    def emit(self, module: Any, name: str) -> Any:
-        """Write the LLVM function; a KernelCode."""
+def plan(graph: Graph, target: CpuTarget) -> Schedule:
+    """Choose a kernel and layouts for every node of an optimised graph."""
+    planner = _Planner(graph, target)
+    for node in graph.order():
+        if node.op is not None:
+            planner.node(node)
+    planner.outputs()
+    return planner.schedule
 
 
-@dataclass
-class Call:
-    """One kernel call: pointers are `reads` then `writes`."""
+class _Planner:
+    def __init__(self, graph: Graph, target: CpuTarget) -> None:
+        self.graph, self.lanes = graph, target.lanes
+        self.schedule = Schedule(graph, target)
+        self.machine = Target(
+            registers=target.registers,
+            l1=target.l1,
+            l2=target.l2,
+            peak=4.0 * target.lanes * PEAK_HZ,
+        )
+        self.plain, self.blocked = Plain(), Blocked(target.lanes)
+        self.home = {v: Slot(v, self.plain) for v in graph.inputs}
+        """Where each value was made."""
+        self.copies = 0
 
-    kernel: Kernel
-    reads: list[Slot | PackedParam]
-    writes: list[Slot]
-    step: Step
+    def node(self, node: Node) -> None:
+        """Plan one node."""
+        if self._view(node) or self._concat(node):
+            return
+        work = self._work(node)
+        first = next((v for v in work.operands if v in self.home), None)
+        plain = first is None or self.home[first].layout == self.plain
+        found, rejected = offers(work, plain, self.machine, self.lanes)
+        if found:
+            self._template(work, found, rejected)
+        else:
+            self._loops(node, rejected)
+
+    # ---- steps that only say where things are
+
+    def _view(self, node: Node) -> bool:
+        """A reshape of row-major bytes is another name for them."""
+        assert node.op is not None
+        operand = node.operands[0] if node.operands else None
+        if not node.op.view or operand not in self.home:
+            return False
+        slot = self.home[operand]
+        if slot.layout != self.plain and not self._is_plain_too(slot):
+            return False
+        result = Slot(node.results[0], self.plain)
+        self.schedule.aliases[result] = (slot, 0)
+        self.home[result.value] = result
+        return True
+
+    def _is_plain_too(self, slot: Slot) -> bool:
+        """Whole blocks of single pixels lie as row-major does."""
+        _, channels, *sizes = slot.value.type.shape
+        return channels % self.lanes == 0 and all(size == 1 for size in sizes)
+
+    def _concat(self, node: Node) -> bool:
+        """Blocks of channels of one image that follow each other: producers write in place."""
+        if node.name != "concat" or node.attrs["axis"] != 1:
+            return False
+        if node.results[0].type.shape[0] != 1 or not self._blocks_result(node):
+            return False
+        result = Slot(node.results[0], self.blocked)
+        self.home[result.value] = result
+        offset = 0
+        for operand in node.operands:
+            assert operand is not None
+            slot = self.home.get(operand)
+            if slot is None or not self._movable(slot):
+                slot = self._copied(operand, self.blocked, node.sources)
+            self.schedule.aliases[slot] = (result, offset)
+            offset += slot.nbytes
+        return True
+
+    def _movable(self, slot: Slot) -> bool:
+        """Whether a slot may be placed inside another one."""
+        made = slot.value.node.kind == "op" and slot.layout == self.blocked
+        return made and slot not in self.schedule.aliases
+
+    # ---- steps that compute
+
+    def _work(self, node: Node) -> Work:
+        anchor = anchor_of(node)
+        outer = outer_values(node)
+        operands = tuple(v if v is None else outer.get(v, v) for v in anchor.operands)
+        return Work(self.graph, node, anchor, operands)
+
+    def _template(self, work: Work, found: list[Offer], rejected: list[str]) -> None:
+        offer, node = found[0], work.node
+        layout = self.blocked if offer.blocked else self.plain
+        reads: list[Pointer] = []
+        for position, how in offer.operands:
+            value = work.operands[position]
+            assert value is not None
+            reads.append(self._operand(value, how, offer))
+        extra = epilogue_inputs(node, work.anchor)
+        slots = [self._beside(node.operands[i], layout) for i in extra]
+        kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), tuple(slots))
+        slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
+        step = self._step(node, offer.kind, layout, [*slower, *rejected])
+        step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core"
+        self._emit(kernel, [*reads, *slots], node, layout, step)
+
+    def _operand(self, value: Value, how: str, offer: Offer) -> Pointer:
+        if how == "packed":
+            key = (offer.kind, repr(offer.spec), repr(offer.tiling))
+            return PackedParam(value, key, offer.pack)
+        if how == "padded":
+            return Slot(value, Padded(self.lanes))
+        return self._in_layout(value, self.plain if how == "plain" else self.blocked)
+
+    def _loops(self, node: Node, rejected: list[str]) -> None:
+        layout: Layout = self.blocked if self._blocks_result(node) else self.plain
+        reads = [self._beside(v, layout) for v in node.operands if v is not None]
+        kernel = LoopsKernel(node, tuple(r.layout for r in reads), layout, self.lanes)
+        step = self._step(node, "loops", layout, rejected)
+        step.reason = "printed from the op's element definition"
+        if rejected:
+            sources = ", ".join(node.sources) or described(node)
+            self.schedule.notes.append(f"{sources}: no tuned kernel ({'; '.join(rejected)})")
+        self._emit(kernel, list(reads), node, layout, step)
+
+    def _emit(
+        self, kernel: Any, reads: list[Pointer], node: Node, layout: Layout, step: Step
+    ) -> None:
+        writes = [Slot(value, layout) for value in node.results]
+        self.home.update((slot.value, slot) for slot in writes)
+        self.schedule.add(kernel, reads, writes, step)
+
+    def _step(self, node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
+        assert node.op is not None
+        cost = node.op.cost(node)
+        return Step(
+            kernel=kind,
+            op=described(node),
+            sources=node.sources,
+            result=node.results[0].type,
+            layout=str(layout),
+            reason="",
+            rejected=tuple(rejected),
+            flops=cost.flops,
+            bytes=cost.read + cost.written,
+        )
+
+    # ---- layouts
+
+    def _blocks_result(self, node: Node) -> bool:
+        """Whether to make a result in blocks: it can be, and most of its operands' bytes are."""
+        types = [v.type for v in node.results]
+        if any(t.rank < 3 or t.dtype != "f32" for t in types):
+            return False
+        if not keeps_lanes(node, self.lanes):
+            return False
+        weight = 0
+        for value in node.operands:
+            slot = self.home.get(value) if value is not None else None
+            if slot is not None:
+                weight += slot.nbytes if slot.layout == self.blocked else -slot.nbytes
+        return weight > 0
+
+    def _beside(self, value: Value | None, layout: Layout) -> Slot:
+        """An operand of a kernel whose result has `layout`: as it is, params as suits best."""
+        assert value is not None
+        if value in self.home:
+            return self.home[value]
+        per_channel = value.type.rank >= 2 and value.type.shape[1] > 1
+        fits = layout == self.blocked and per_channel and value.type.dtype == "f32"
+        return Slot(value, self.blocked if fits else self.plain)
+
+    def _in_layout(self, value: Value, layout: Layout) -> Slot:
+        """The value in a layout, packed by a step of its own where it was made in another."""
+        if value not in self.home:
+            return Slot(value, layout)
+        slot = self.home[value]
+        if slot.layout == layout:
+            return slot
+        wanted = Slot(value, layout)
+        made = any(wanted in call.writes for call in self.schedule.calls)
+        return wanted if made else self._copied(value, layout, value.node.sources, wanted)
+
+    def _copied(
+        self, value: Value, layout: Layout, sources: tuple[str, ...], into: Slot | None = None
+    ) -> Slot:
+        """A copy of a value in a slot of its own."""
+        if into is None:
+            self.copies += 1
+            into = Slot(value, layout, self.copies)
+        read = self._beside(value, self.plain)
+        node = copy_node(value.type)
+        kernel = LoopsKernel(node, (read.layout,), layout, self.lanes)
+        step = self._step(node, "pack", layout, [])
+        step.op = "copy" if read.layout == layout else f"{read.layout} to {layout}"
+        step.reason = "the value is needed in another place or layout"
+        step.sources = sources
+        self.schedule.add(kernel, [read], [into], step)
+        return into
+
+    def outputs(self) -> None:
+        """Every output row-major, in an array of its own."""
+        taken: set[Slot] = set()
+        for value in self.graph.outputs:
+            slot = self._in_layout(value, self.plain)
+            root = slot
+            while root in self.schedule.aliases:
+                root, _ = self.schedule.aliases[root]
+            if root in taken or root.value.node.kind != "op" or root.nbytes != slot.nbytes:
+                slot = root = self._copied(value, self.plain, value.node.sources)
+            taken.add(root)
+            self.schedule.outputs.append(slot)
 
 
-@dataclass
-class Schedule:
-    """The plan in the backend's own terms, as the later stages take it."""
+def outer_values(node: Node) -> dict[Value, Value | None]:
+    """The operands of a fused node by the inputs of its body; nothing for another node."""
+    body = node.attrs.get("body")
+    if not isinstance(body, Graph):
+        return {}
+    return dict(zip(body.inputs, node.operands, strict=True))
 
-    graph: Graph
-    target: CpuTarget
-    calls: list[Call] = field(default_factory=list)
-    aliases: dict[Slot, tuple[Slot, int]] = field(default_factory=dict)
-    """A slot that lives inside another one, at an offset in bytes."""
-    outputs: list[Slot] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+
+def epilogue_inputs(node: Node, anchor: Node) -> list[int]:
+    """Positions of the operands of a fused node that other nodes than the anchor use."""
+    body = node.attrs.get("body")
+    if not isinstance(body, Graph):
+        return []
+    return [
+        position
+        for position, value in enumerate(body.inputs)
+        if any(user is not anchor for user, _ in body.users(value))
+    ]
 
 
 def anchor_of(node: Node) -> Node:
@@ -127,6 +313,3 @@ def _shape(node: Node, position: int) -> tuple[int, ...]:
     value = node.operands[position]
     assert value is not None
     return value.type.shape
-
-
-__all__ = ["Blocked", "Plain"]

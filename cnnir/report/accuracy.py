@@ -19,7 +19,7 @@ ROUNDINGS = 8
 def accuracy_rows(
     outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: float = 1e-5
 ) -> list[dict[str, Any]]:
-    """A row an output: `error` is max|y - e| / max|e| for floats, the share that differs for others.
+    """A row an output; for floats `error` is max|y - e| / max|e|, else the share that differs.
 
     Values that are not finite must be the same on both sides. f16 and bf16 cannot be nearer than
     their own precision, so `ok` allows them more than `tolerance`.
@@ -30,7 +30,10 @@ def accuracy_rows(
         if y.shape != e.shape:
             error, allowed = np.inf, tolerance
         elif is_float(short_dtype(y.dtype)):
-            error, allowed = _float_error(y, e), max(tolerance, ROUNDINGS * float(ml_dtypes.finfo(y.dtype).eps))
+            error, allowed = (
+                _float_error(y, e),
+                max(tolerance, ROUNDINGS * float(ml_dtypes.finfo(y.dtype).eps)),
+            )
         else:
             error, allowed = float(np.mean(y != e)) if y.size else 0.0, 0.0
         row = {"output": name, "type": str(TensorType.of(y)), "error": float(error)}

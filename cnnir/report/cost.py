@@ -54,9 +54,7 @@ def summary(graph: Graph) -> dict[str, Any]:
     return {
         "name": graph.name,
         "inputs": {str(v.name): str(v.type) for v in graph.inputs},
-        "outputs": dict(
-            zip(graph.output_names, (str(v.type) for v in graph.outputs), strict=True)
-        ),
+        "outputs": dict(zip(graph.output_names, (str(v.type) for v in graph.outputs), strict=True)),
         "nodes": len(nodes),
         "params": len(graph.params),
         "param_values": sum(array.size for array in graph.params.values()),
@@ -70,5 +68,5 @@ def summary_text(graph: Graph) -> str:
     facts = summary(graph)
     return (
         f"{facts['nodes']} nodes, {scaled(facts['param_values'])} values in {facts['params']} "
-        f"params ({size(facts['param_bytes'])}), {scaled(facts['flops'])}FLOP a run"
+        f"params ({size(facts['param_bytes'])}), {scaled(facts['flops'], 'FLOP')} a run"
     )

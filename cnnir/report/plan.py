@@ -65,7 +65,7 @@ def sizes(plan: Plan) -> dict[str, Any]:
 
 def sizes_text(plan: Plan) -> str:
     """The same in two lines, and the notes."""
-    parts = [f"{len(plan.steps)} steps", f"{scaled(plan.flops)}FLOP a run"]
+    parts = [f"{len(plan.steps)} steps", f"{scaled(plan.flops, 'FLOP')} a run"]
     parts += [
         f"{name} {size(count)}"
         for name, count in (

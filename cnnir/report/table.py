@@ -65,11 +65,12 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def scaled(count: float) -> str:
-    """A count for people: `53`, `4.1 k`, `8.2 G`."""
-    for unit in ("", " k", " M", " G"):
-        if abs(count) < 1000 or unit == " G":
-            return f"{count:.0f}" if not unit else f"{count:.2f}{unit}"
+def scaled(count: float, unit: str = "") -> str:
+    """A count for people: `53 FLOP`, `4.10 GFLOP`."""
+    for prefix in ("", "k", "M", "G"):
+        if abs(count) < 1000 or prefix == "G":
+            written = f"{count:.2f}" if prefix else f"{count:.0f}"
+            return f"{written} {prefix}{unit}".rstrip()
         count /= 1000
     raise AssertionError("unreachable")
 

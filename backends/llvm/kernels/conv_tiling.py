@@ -1,8 +1,7 @@
 """How direct convolution cuts its work: an analytic model, so that plans repeat on every machine.
 
-Costs are in cycles of a core with two FMA pipes and two load ports, which Target.peak turns into
-seconds. The constants were fitted to measurements of benchmarks/kernels.py; they need to rank the
-choices, not to be right.
+Costs are in cycles (see microkernel.py), which Target.peak turns into seconds. They need to rank
+the choices, not to be right.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ from functools import cached_property
 from math import prod
 
 from cnnir.backends.llvm.kernels.band import Band
+from cnnir.backends.llvm.kernels.microkernel import FMAS, tile_cycles, widest_tile
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Split, Target, shares
 
-FMAS, LOADS, LATENCY = 2, 2, 4  # a cycle; a cycle; cycles
-INPUT_COST, WEIGHT_COST = 0.05, 0.25  # cycles a broadcast and a weight vector not hidden by FMAs
-TILE_COST = 40  # cycles to start and store a tile, besides two a vector
 ITEM_COST = 2500  # cycles to fetch a work item
 STREAM = 12  # bytes a cycle from beyond L2, for input that is copied or read the first time
 WIDEST = 4  # output blocks in a tile, at most
@@ -127,7 +124,7 @@ def _tiles(spec: ConvSpec, target: Target) -> Iterator[Tiling]:
     geometry = Geometry(spec)
     _, height, width = geometry.axes
     for blocks in range(1, min(WIDEST, geometry.blocks) + 1):
-        pixels = max(1, (target.registers - 1 - blocks) // blocks)
+        pixels = widest_tile(target.registers, blocks)
         fewest = -(-width.out // pixels)
         for parts in range(fewest, min(fewest + 2, width.out) + 1):
             columns = -(-width.out // parts)
@@ -144,11 +141,9 @@ def _tile_cycles(spec: ConvSpec, tiling: Tiling) -> float:
     for blocks, b_count in _sizes(shares(geometry.blocks, tiling.blocks)):
         for rows, r_count in geometry.rows.sizes():
             for columns, c_count in geometry.columns.sizes():
-                pixels, bodies = rows * columns, bodies + 1
-                vectors = blocks * pixels
-                ports = max(vectors / FMAS, (blocks + pixels) / LOADS, LATENCY)
-                step = ports + INPUT_COST * pixels + WEIGHT_COST * blocks
-                total += b_count * r_count * c_count * (steps * step + TILE_COST + 2 * vectors)
+                bodies += 1
+                count = b_count * r_count * c_count
+                total += count * tile_cycles(blocks, rows * columns, steps)
     return total * (1 + 0.01 * (bodies - 1))
 
 

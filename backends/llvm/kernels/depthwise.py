@@ -1,6 +1,6 @@
 """Depthwise convolution and small groups on Blocked(V): one lane a filter, windows read in place.
 
-Output lane l of a block needs, for each of the s channels of its group, one input lane of one block:
+Output lane l of a block needs one input lane of one block for each of the s channels of its group:
 for s = 1 that is lane l itself, otherwise a shuffle with a constant pattern. Several neighbouring
 results share the loaded inputs. Served are s dividing V, and m filters a group with s dividing m
 (m = s is the plain case; m > s is a channel multiplier).
@@ -48,11 +48,11 @@ def reject(spec: ConvSpec) -> str | None:
 
 
 def choose(spec: ConvSpec, target: Target) -> Tiling:
-    """As many results as registers allow beside a row of weights, inputs shared; no fewer than 2."""
+    """As many results as registers allow beside a row of weights; no fewer than 2."""
     s = spec.channels // spec.groups
     row = s * spec.kernel[-1]
     room = target.registers - min(spec.kernel[-1], 4) - 2
-    # with shuffles the loaded inputs stay in registers too, from one channel of the group to the next
+    # with shuffles the loaded inputs stay in registers too, for the next channel of the group
     pixels = room if s == 1 else room // 3
     pixels = max(2, min(pixels, 14, BODY // row))
     while pixels < spec.out_sizes[-1] and _windows(spec, Tiling(pixels)).problem():

@@ -81,7 +81,7 @@ def emit(
     g = Geometry(spec, tiling)
     before = 2 + spec.bias
     b = Builder(module, name, before + operands + 1, spec.lanes, noalias=[before + operands])
-    _Emitter(b, g, epilogue).run()
+    ConvEmitter(b, g, epilogue).run()
     function = b.finish()
     scratch = g.band.bytes if g.copied else 0
     return KernelCode(name, g.items, scratch, spec.flops, before, _summary(g), function)
@@ -97,7 +97,9 @@ def _summary(g: Geometry) -> str:
     )
 
 
-class _Emitter:
+class ConvEmitter:
+    """The loops of a work item. `store` and `bias_of` are what a scattering variant replaces."""
+
     def __init__(self, b: Builder, g: Geometry, epilogue: Epilogue | None) -> None:
         self.b, self.g, self.spec, self.tiling = b, g, g.spec, g.tiling
         self.epilogue = epilogue
@@ -154,7 +156,7 @@ class _Emitter:
         for i in range(blocks):
             start = b.splat(0.0)
             if self.bias is not None:
-                start = b.vload(self.bias, b.mul(b.add(block, i), b.lanes))
+                start = b.vload(self.bias, b.mul(self.bias_of(b.add(block, i)), b.lanes))
             state += [start] * len(pixels)
         whole, rest = divmod(g.channels, b.lanes)
         if self.spec.plain:
@@ -167,6 +169,9 @@ class _Emitter:
         for i in range(blocks):
             part = state[i * len(pixels) : (i + 1) * len(pixels)]
             self.store(b.add(block, i), row, height, column, width, part)
+
+    def bias_of(self, block: Index) -> Index:
+        return block
 
     def nest(self, planes: int, lanes: int) -> list[Reduction]:
         g = self.g

@@ -19,6 +19,31 @@ from cnnir.backends.llvm.builder import Builder
 # proportional to it, and a model has dozens of kernels.
 BODY = 128
 
+# Bytes by which packed weights are asked for ahead of their use. They come from beyond L2 once for
+# each block of filters, faster than the hardware's own prefetching follows.
+AHEAD = 2048
+LINE = 64
+
+FMAS, LOADS, LATENCY = 2, 2, 4  # a cycle; a cycle; cycles
+INPUT_COST, WEIGHT_COST = 0.05, 0.25  # cycles a broadcast and a weight vector not hidden by FMAs
+TILE_COST = 40  # cycles to start and store a tile, besides two a vector
+
+
+def tile_cycles(blocks: int, pixels: int, steps: int) -> float:
+    """Cycles of a tile, for a core with two FMA pipes and two load ports.
+
+    The constants were fitted to benchmarks/kernels.py; they need to rank tiles, not to be right.
+    """
+    vectors = blocks * pixels
+    ports = max(vectors / FMAS, (blocks + pixels) / LOADS, LATENCY)
+    step = ports + INPUT_COST * pixels + WEIGHT_COST * blocks
+    return steps * step + TILE_COST + 2 * vectors
+
+
+def widest_tile(registers: int, blocks: int) -> int:
+    """The pixels whose sums fit in the registers beside the weights and one broadcast input."""
+    return max(1, (registers - 1 - blocks) // blocks)
+
 
 @dataclass(frozen=True)
 class Reduction:
@@ -66,16 +91,22 @@ def accumulate(
     weights: ir.Value,
     pixels: Sequence[int],
     nest: Sequence[Reduction],
-    body: int = BODY,
+    row: int | None = None,
 ) -> tuple[list[ir.Value], ir.Value]:
     """Run the nest; returns the accumulators, block-major, and the weights that come next.
 
     state[block * len(pixels) + pixel] starts each sum; pixels are offsets from x in floats; weights
-    hold, for each step of the nest, one vector a block.
+    hold, for each step of the nest, one vector a block: packed and aligned, or rows of a matrix
+    `row` floats apart.
     """
     loops = simplify(nest)
-    factors = unrolling(loops, len(state), body)
-    emitter = _Nest(builder, list(pixels), len(state) // len(pixels), loops, factors)
+    factors = unrolling(loops, len(state))
+    blocks = len(state) // len(pixels)
+    packed = blocks * builder.lanes
+    align = 4 * builder.lanes if row is None else 4
+    emitter = _Nest(
+        builder, list(pixels), blocks, loops, factors, packed if row is None else row, align
+    )
     *sums, weights = emitter.run(0, [*state, weights], x, 0)
     return sums, weights
 
@@ -87,6 +118,8 @@ class _Nest:
     blocks: int
     loops: list[Reduction]
     factors: list[int]
+    row: int
+    align: int
 
     def run(self, level: int, state: list, x: ir.Value, offset: int) -> list:
         """The loops from `level` inwards; state ends with the weight pointer."""
@@ -109,10 +142,13 @@ class _Nest:
     def _step(self, state: list, x: ir.Value, offset: int) -> list:
         b = self.builder
         *sums, weights = state
-        vectors = [b.vload(weights, block * b.lanes) for block in range(self.blocks)]
+        if self.align > 4:
+            for line in range(0, self.row, LINE // 4):
+                b.prefetch(weights, line + AHEAD // 4, locality=3)
+        vectors = [b.vload(weights, block * b.lanes, self.align) for block in range(self.blocks)]
         for p, pixel in enumerate(self.pixels):
             value = b.broadcast(x, offset + pixel)
             for block, vector in enumerate(vectors):
                 i = block * len(self.pixels) + p
                 sums[i] = b.fma(vector, value, sums[i])
-        return [*sums, b.at(weights, self.blocks * b.lanes)]
+        return [*sums, b.at(weights, self.row)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
+from typing import TypeAlias
 
 import llvmlite.ir as ir
 import numpy as np
@@ -45,7 +46,7 @@ class Place:
 
 
 # (builder, vector, place) -> vector; operands are builder.pointers[first operand:], see KernelCode
-Epilogue = Callable[[Builder, ir.Value, Place], ir.Value]
+Epilogue: TypeAlias = Callable[[Builder, ir.Value, Place], ir.Value]
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,9 @@ class Tile:
         `load(p, t)` is the vector that result p sees through tap t; each is loaded once a row.
         """
         depth, height, width = self.windows.axes
+        for low, high in (self.slice_taps, self.row_taps):
+            if isinstance(low, int) and isinstance(high, int) and low >= high:
+                return list(state)  # known to see nothing but padding
         with b.loop(self.slice_taps[1], self.slice_taps[0], carry=state) as s:
             with b.loop(self.row_taps[1], self.row_taps[0], carry=s.state) as r:
                 z = self._input(b, depth, self.slice, s.index)
@@ -185,30 +188,16 @@ def tiles(b: Builder, w: Windows, x: ir.Value) -> Iterator[Tile]:
     """Emit the loops of a work item; yields each tile to fill in."""
     extents = [w.batch, w.out_blocks, w.axes[0].out, w.bands]
     image, block, z, band = b.unflatten(b.item, extents)
-    plane = b.add(b.mul(image, w.in_blocks), b.div(block, w.phases))
-    pointer = b.at(x, b.mul(plane, prod(axis.size for axis in w.axes) * w.lanes))
+    source = b.add(b.mul(image, w.in_blocks), b.div(block, w.phases))
+    plane = b.at(x, b.mul(source, prod(axis.size for axis in w.axes) * w.lanes))
     first = b.mul(band, w.band)
     last = b.min(b.add(first, w.band), w.axes[1].out)
     slice_taps = tap_range(b, w.axes[0], z)
     for phase in range(w.phases):
-        with b.when(
-            w.phases == 1 or b.ir.icmp_signed("==", *map(b.value, (b.rem(block, w.phases), phase)))
-        ):
-            with b.loop(last, first) as row:
-                row_taps = tap_range(b, w.axes[1], row.index)
-                for segment in w.segments:
-                    with b.loop(segment.count) as part:
-                        column = b.add(b.mul(part.index, segment.width), segment.start)
-                        yield Tile(
-                            w,
-                            image,
-                            block,
-                            phase,
-                            z,
-                            row.index,
-                            column,
-                            segment,
-                            slice_taps,
-                            row_taps,
-                            pointer,
-                        )
+        with b.when(b.equal(b.rem(block, w.phases), phase)), b.loop(last, first) as row:
+            row_taps = tap_range(b, w.axes[1], row.index)
+            for segment in w.segments:
+                with b.loop(segment.count) as part:
+                    column = b.add(b.mul(part.index, segment.width), segment.start)
+                    at = (image, block, phase, z, row.index, column)
+                    yield Tile(w, *at, segment, slice_taps, row_taps, plane)

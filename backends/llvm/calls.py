@@ -1,0 +1,79 @@
+"""The two kinds of kernel that a schedule calls: tuned templates and printed loops."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import llvmlite.ir as ir
+
+from cnnir.backends.llvm.offers import Offer
+from cnnir.backends.llvm.schedule import Code, Slot
+from cnnir.backends.llvm.target import CpuTarget
+from cnnir.ir import Graph, Node
+from cnnir.loops import Layout, lower
+from cnnir.tensortype import TensorType
+
+
+def copy_node(type: TensorType) -> Node:
+    """A node that copies a value of a type; it belongs to no model."""
+    graph = Graph("copy")
+    node: Node = graph.add("identity", graph.input(type, "x")).node
+    return node
+
+
+def canonical(node: Node) -> str:
+    """All of a node that its code depends on, without names of values."""
+    body = node.attrs.get("body")
+    attrs = {k: v for k, v in sorted(node.attrs.items()) if k != "body"}
+    operands = ["none" if v is None else str(v.type) for v in node.operands]
+    text = body.text(hints=False) if isinstance(body, Graph) else ""
+    return f"{node.name}({', '.join(operands)}) {attrs} {text}"
+
+
+@dataclass(frozen=True)
+class LoopsKernel:
+    """A node printed from its element definition."""
+
+    node: Node = field(repr=False)
+    operands: tuple[Layout, ...]
+    result: Layout
+    lanes: int
+    kind: str = "loops"
+
+    @property
+    def key(self) -> Hashable:
+        layouts = tuple(map(str, (*self.operands, self.result)))
+        return ("loops", canonical(self.node), layouts, self.lanes)
+
+    def emit(self, module: ir.Module, name: str, target: CpuTarget) -> Code:
+        raise AssertionError(lower)
+
+    def error(self, code: int) -> str:
+        raise AssertionError(code)
+
+
+@dataclass(frozen=True)
+class TemplateKernel:
+    """A tuned template with the rest of a fused body as its epilogue."""
+
+    offer: Offer
+    node: Node = field(repr=False)
+    anchor: Node = field(repr=False)
+    result: Layout
+    extra: tuple[int, ...]
+    """Operand positions of the node that the epilogue reads."""
+    slots: tuple[Slot, ...]
+
+    @property
+    def kind(self) -> str:
+        return self.offer.kind
+
+    @property
+    def key(self) -> Hashable:
+        layouts = tuple(str(slot.layout) for slot in self.slots)
+        shape = (self.offer.kind, repr(self.offer.spec), repr(self.offer.tiling))
+        return (*shape, canonical(self.node) if self.node is not self.anchor else "", layouts)
+
+    def error(self, code: int) -> str:
+        raise AssertionError("templates check no indices")

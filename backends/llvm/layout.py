@@ -1,0 +1,106 @@
+"""Layouts: where the elements of a tensor lie in its buffer, and how constants are packed.
+
+Offsets count elements and are built from whatever index expressions the caller has. The pad lanes
+of a blocked buffer hold unspecified bits; `pack` fills them with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Row-major."""
+
+    lanes = 0
+    aligned = 1
+
+    def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
+        """The position of an element."""
+        flat: Any = 0
+        for i, extent in zip(index, shape, strict=True):
+            flat = flat * extent + i
+        return flat
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Elements of storage."""
+        return prod(shape)
+
+    def pack(self, array: np.ndarray) -> np.ndarray:
+        """The storage of an array, as one axis."""
+        return np.ascontiguousarray(array).reshape(-1)
+
+    def unpack(self, storage: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The array that a storage holds."""
+        return storage[: prod(shape)].reshape(shape)
+
+    def __str__(self) -> str:
+        return "plain"
+
+
+@dataclass(frozen=True)
+class Padded(Plain):
+    """Row-major with the storage rounded up to whole vectors: per-channel params."""
+
+    lanes: int = 16  # type: ignore[assignment]
+    aligned = 64
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Elements of storage."""
+        return -(-prod(shape) // self.lanes) * self.lanes
+
+    def pack(self, array: np.ndarray) -> np.ndarray:
+        """The storage of an array; zeros behind its end."""
+        flat = np.zeros(self.size(array.shape), array.dtype)
+        flat[: array.size] = array.reshape(-1)
+        return flat
+
+    def __str__(self) -> str:
+        return f"padded{self.lanes}"
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Axis 1 in blocks of V lanes: [N, ceil(C/V), *spatial, V]; rank 2 at least."""
+
+    lanes: int
+    aligned = 64
+
+    def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
+        """The position of an element."""
+        flat = index[0] * self._blocks(shape) + index[1] // self.lanes
+        for i, extent in zip(index[2:], shape[2:], strict=True):
+            flat = flat * extent + i
+        return flat * self.lanes + index[1] % self.lanes
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Elements of storage."""
+        return shape[0] * self._blocks(shape) * prod(shape[2:]) * self.lanes
+
+    def pack(self, array: np.ndarray) -> np.ndarray:
+        """The storage of an array, as one axis; zeros in pad lanes."""
+        n, channels, *sizes = array.shape
+        blocks = self._blocks(array.shape)
+        padded = np.zeros((n, blocks * self.lanes, *sizes), array.dtype)
+        padded[:, :channels] = array
+        return np.moveaxis(padded.reshape(n, blocks, self.lanes, *sizes), 2, -1).reshape(-1)
+
+    def unpack(self, storage: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The array that a storage holds."""
+        n, channels, *sizes = shape
+        blocks = self._blocks(shape)
+        split = storage[: self.size(shape)].reshape(n, blocks, *sizes, self.lanes)
+        joined = np.moveaxis(split, -1, 2).reshape(n, blocks * self.lanes, *sizes)
+        return np.ascontiguousarray(joined[:, :channels])
+
+    def _blocks(self, shape: tuple[int, ...]) -> int:
+        return -(-shape[1] // self.lanes)
+
+    def __str__(self) -> str:
+        return f"blocked{self.lanes}"

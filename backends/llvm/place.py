@@ -1,0 +1,143 @@
+"""The place stage: where every pointer of the schedule points.
+
+Constants are packed and laid out one after another in one block; results of calls get offsets in
+the arena by liveness, or are written straight into the caller's output arrays. Also finds, from the
+bytes that calls really touch, which earlier call each must wait for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cnnir import memory
+from cnnir.backends.base import Buffer
+from cnnir.backends.llvm.layout import Plain
+from cnnir.backends.llvm.program import SLACK, Source
+from cnnir.backends.llvm.schedule import PackedParam, Pointer, Schedule, Slot
+from cnnir.backends.llvm.threads import aligned
+from cnnir.errors import LimitError
+
+ALIGN = 64
+
+
+@dataclass
+class Places:
+    """Addresses of a schedule: `sources` says for each pointer which block it lies in and where."""
+
+    sources: dict[Pointer, Source] = field(default_factory=dict)
+    constants: np.ndarray = field(default_factory=lambda: aligned(SLACK))
+    arena_bytes: int = 0
+    after: list[int] = field(default_factory=list)
+    """For each call the latest earlier one it waits for, -1 for none."""
+    buffers: list[Buffer] = field(default_factory=list)
+
+
+def place(schedule: Schedule) -> Places:
+    """Addresses for every pointer of `schedule`; LimitError where memory cannot hold them."""
+    places = Places()
+    for number, value in enumerate(schedule.graph.inputs):
+        for slot in _slots(schedule):
+            if slot.value is value and slot.layout == Plain() and not slot.copy:
+                places.sources[slot] = ("input", number)
+                places.buffers.append(_buffer(slot, "input", number))
+    _place_constants(schedule, places)
+    _place_results(schedule, places)
+    return places
+
+
+def _slots(schedule: Schedule) -> list[Slot]:
+    """All slots of the schedule, each once, in order of appearance."""
+    found = dict.fromkeys(
+        pointer
+        for call in schedule.calls
+        for pointer in (*call.reads, *call.writes)
+        if isinstance(pointer, Slot)
+    )
+    for inner, (outer, _) in schedule.aliases.items():
+        found |= {inner: None, outer: None}
+    return list(found | dict.fromkeys(schedule.outputs))
+
+
+def _place_constants(schedule: Schedule, places: Places) -> None:
+    arrays: list[np.ndarray] = []
+    end = 0
+    for call in schedule.calls:
+        for pointer in call.reads:
+            if pointer in places.sources or pointer.value.node.kind != "param":
+                continue
+            array = _packed(schedule, pointer)
+            places.sources[pointer] = ("const", end)
+            places.buffers.append(_buffer(pointer, "constant", end, array.nbytes))
+            arrays.append(array)
+            end += array.nbytes + -array.nbytes % ALIGN
+    places.constants = _allocated(end + SLACK, "constants")
+    for array, buffer in zip(
+        arrays, (b for b in places.buffers if b.space == "constant"), strict=True
+    ):
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        places.constants[buffer.offset : buffer.offset + flat.size] = flat
+
+
+def _packed(schedule: Schedule, pointer: Pointer) -> np.ndarray:
+    array = schedule.graph.array(pointer.value)
+    assert array is not None
+    return pointer.pack(array) if isinstance(pointer, PackedParam) else pointer.layout.pack(array)
+
+
+def _allocated(nbytes: int, what: str) -> np.ndarray:
+    try:
+        return aligned(nbytes)
+    except (MemoryError, ValueError) as error:
+        raise LimitError(f"{what} need {nbytes} bytes, which this machine cannot give") from error
+
+
+def _place_results(schedule: Schedule, places: Places) -> None:
+    """Outputs go to the caller's arrays, all else into the arena."""
+    roots = {slot: _root(schedule, slot)[0] for slot in _slots(schedule)}
+    outputs = {_root(schedule, slot)[0]: i for i, slot in enumerate(schedule.outputs)}
+    sizes = {
+        slot: slot.nbytes + (0 if slot in schedule.aliases else SLACK)
+        for slot, root in roots.items()
+        if slot not in places.sources and root not in outputs and root not in places.sources
+        and root.value.node.kind == "op"
+    }  # fmt: skip
+    steps = [
+        memory.Access(
+            reads=tuple(roots[r] if roots.get(r) in outputs else r for r in call.reads),  # type: ignore[call-overload, arg-type]
+            writes=tuple(roots[w] if roots[w] in outputs else w for w in call.writes),
+        )
+        for call in schedule.calls
+    ]
+    aliases = {inner: alias for inner, alias in schedule.aliases.items() if inner in sizes}
+    placement = memory.place(steps, sizes, aliases=aliases)
+    places.arena_bytes = placement.peak
+    places.after = memory.conflicts(steps, sizes, placement)
+    for slot, root in roots.items():
+        if root in outputs:
+            places.sources[slot] = ("output", outputs[root])
+            places.buffers.append(_buffer(slot, "output", outputs[root]))
+        elif slot in sizes:
+            places.sources[slot] = ("arena", placement.offsets[slot])
+            places.buffers.append(_buffer(slot, "arena", placement.offsets[slot]))
+        elif slot not in places.sources and root in places.sources:
+            places.sources[slot] = places.sources[root]
+
+
+def _root(schedule: Schedule, slot: Slot) -> tuple[Slot, int]:
+    """The slot that really has a buffer, and where `slot` lies in it."""
+    shift = 0
+    while slot in schedule.aliases:
+        slot, step = schedule.aliases[slot]
+        shift += step
+    return slot, shift
+
+
+def _buffer(pointer: Pointer, space: str, offset: int, nbytes: int | None = None) -> Buffer:
+    layout = str(pointer.layout) if isinstance(pointer, Slot) else str(pointer.key)
+    if nbytes is None:
+        assert isinstance(pointer, Slot)
+        nbytes = pointer.nbytes
+    value = pointer.value
+    return Buffer(value.name or value.node.name, value.type, layout, space, offset, nbytes)

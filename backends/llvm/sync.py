@@ -1,0 +1,104 @@
+"""How native threads wait for each other: the LLVM text of `@cnnir.wait` and `@cnnir.wake`.
+
+Shared by the step loop (`program`) and the thread pool (`threads`), which paste it into their
+modules. A waiter spins for a bounded number of pauses, offering its core to others now and then,
+and at last sleeps: waiting is quick when every thread has a core, and costs little when two that
+wait for each other have to share one. On Linux sleeping is a futex; elsewhere it is short naps,
+without a wake call.
+"""
+
+from __future__ import annotations
+
+from cnnir.backends.llvm.target import CpuTarget
+from cnnir.errors import BackendError
+
+ROUNDS = 16
+"""A waiter spins this often, each time for the given pauses, and offers its core in between."""
+
+_NAP = 50  # microseconds, where there is no futex
+_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # number of the system call
+_WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, within this process
+
+_TEXT = """
+; Return once *word differs from old. The caller's last store must be visible before it waits.
+define internal void @cnnir.wait(ptr %word, i32 %old, ptr %sleepers, i64 %spins) nounwind {{
+entry:
+  br label %round
+round:
+  %j = phi i64 [ 0, %entry ], [ %j1, %offer ]
+  br label %spin
+spin:
+  %i = phi i64 [ 0, %round ], [ %i1, %again ]
+  %v = load atomic i32, ptr %word acquire, align 4
+  %same = icmp eq i32 %v, %old
+  br i1 %same, label %patience, label %done
+patience:
+  %more = icmp ult i64 %i, %spins
+  br i1 %more, label %again, label %tired
+again:
+  {pause}
+  %i1 = add i64 %i, 1
+  br label %spin
+tired:
+  %few = icmp ult i64 %j, {rounds}
+  br i1 %few, label %offer, label %sleep
+offer:
+  %ignored = call i32 @sched_yield()
+  %j1 = add i64 %j, 1
+  br label %round
+sleep:
+  %before = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  {sleep}
+  %after = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  %w = load atomic i32, ptr %word acquire, align 4
+  %asleep = icmp eq i32 %w, %old
+  br i1 %asleep, label %sleep, label %done
+done:
+  ret void
+}}
+
+; After a seq_cst change of *word: wake those who sleep on it.
+define internal void @cnnir.wake(ptr %word, ptr %sleepers) nounwind {{
+entry:
+  %n = load atomic i32, ptr %sleepers seq_cst, align 4
+  %any = icmp ne i32 %n, 0
+  br i1 %any, label %wake, label %done
+wake:
+  {wake}
+  br label %done
+done:
+  ret void
+}}
+
+declare i32 @sched_yield()
+{declarations}
+"""
+
+
+def pause(target: CpuTarget) -> tuple[str, str]:
+    """The instruction that tells the core it is in a spin loop, and its declaration."""
+    if target.x86:
+        return "call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"
+    if target.triple.startswith(("aarch64", "arm64")):
+        return "call void @llvm.aarch64.hint(i32 1)", "declare void @llvm.aarch64.hint(i32)"
+    return "", ""
+
+
+def wait_and_wake(target: CpuTarget) -> str:
+    """The LLVM text of both functions."""
+    pause_call, declarations = pause(target)
+    architecture = target.triple.split("-")[0]
+    if "windows" in target.triple:
+        raise BackendError("the native runtime needs a POSIX system")
+    if "linux" in target.triple and architecture in _FUTEX:
+        call = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[architecture]}, ptr %word, "
+        sleep = f"%slept = {call}i32 {_WAIT}, i32 %old, ptr null)"
+        wake = f"%woken = {call}i32 {_WAKE}, i32 {2**31 - 1})"
+        declarations += "\ndeclare i64 @syscall(i64, ...)"
+    else:
+        sleep = f"%slept = call i32 @usleep(i32 {_NAP})"
+        wake = ""
+        declarations += "\ndeclare i32 @usleep(i32)"
+    return _TEXT.format(
+        pause=pause_call, rounds=ROUNDS, sleep=sleep, wake=wake, declarations=declarations
+    )

@@ -1,0 +1,320 @@
+"""Convolution and transposed convolution, over any number of spatial axes.
+
+Also the arithmetic of sliding windows that pooling shares: sizes, paddings, strided views.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from cnnir.errors import IRError
+from cnnir.ops.base import Cost, Op
+from cnnir.ops.elementwise import common_dtype
+from cnnir.tensortype import TensorType
+
+
+def per_axis(name: str, value: Any, count: int, default: int, least: int) -> tuple[int, ...]:
+    """A tuple attribute of `count` integers >= least; an empty one means the default everywhere."""
+    if value == ():
+        return (default,) * count
+    wanted = f"wanted {count} integers >= {least}"
+    if not isinstance(value, tuple) or len(value) != count:
+        raise IRError(f"attribute {name} is {value!r}, {wanted}")
+    if any(type(v) is not int or v < least for v in value):
+        raise IRError(f"attribute {name} is {value!r}, {wanted}")
+    return value
+
+
+def check_spatial(x: TensorType) -> int:
+    """The number of spatial axes of x [N,C,*sizes]; IRError when there is none."""
+    if x.rank < 3:
+        raise IRError(f"x has rank {x.rank}, wanted at least 3: [N, C, sizes]")
+    return x.rank - 2
+
+
+def window_sizes(
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: tuple[int, ...],
+    ceil_mode: bool = False,
+) -> tuple[int, ...]:
+    """How many windows fit on each axis; IRError where none does.
+
+    With ceil_mode the last window may run over the end, but must start before the end padding.
+    """
+    rank, result = len(sizes), []
+    for axis, (size, taps, step, spread) in enumerate(
+        zip(sizes, kernel, stride, dilation, strict=True)
+    ):
+        begin, end = padding[axis], padding[rank + axis]
+        room = size + begin + end - spread * (taps - 1) - 1
+        if room < 0:
+            raise IRError(
+                f"a kernel of {taps} with dilation {spread} spans {spread * (taps - 1) + 1}, more "
+                f"than the padded size {size + begin + end} of spatial axis {axis}"
+            )
+        count = (-(-room // step) if ceil_mode else room // step) + 1
+        if ceil_mode and (count - 1) * step >= size + begin:
+            count -= 1
+        result.append(count)
+    return tuple(result)
+
+
+def windows(
+    x: np.ndarray,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    out: tuple[int, ...],
+) -> np.ndarray:
+    """A view [N,C,*out,*kernel] of the windows of an already padded x."""
+    rank = len(kernel)
+    steps = x.strides[2:]
+    outer = tuple(s * t for s, t in zip(steps, stride, strict=True))
+    inner = tuple(s * d for s, d in zip(steps, dilation, strict=True))
+    shape = (*x.shape[:2], *out, *kernel)
+    assert len(shape) == 2 + 2 * rank
+    return np.lib.stride_tricks.as_strided(
+        x, shape, (*x.strides[:2], *outer, *inner), writeable=False
+    )
+
+
+def padded(
+    x: np.ndarray, padding: tuple[int, ...], value: float, extra: tuple[int, ...] = ()
+) -> np.ndarray:
+    """x with its spatial axes padded by begins and ends, and by `extra` more at the ends."""
+    rank = x.ndim - 2
+    extra = extra or (0,) * rank
+    amounts = [(padding[a], padding[rank + a] + extra[a]) for a in range(rank)]
+    if not any(map(any, amounts)):
+        return x
+    return np.pad(x, [(0, 0), (0, 0), *amounts], constant_values=value)
+
+
+class Conv(Op):
+    """Cross-correlation of x [N,C,*sizes] with w [O,C/groups,*kernel], zeros outside of x.
+
+    y[n,o,i...] = b[o] + sum over c,u... of w[o,c,u...] * x[n, g*C/groups + c, i*stride +
+    u*dilation - begin ...] where g = o // (O/groups). padding is begins, then ends. b is [O].
+    Empty stride and dilation mean 1 on every axis, empty padding 0.
+    """
+
+    name = "conv"
+
+    def infer(x, w, b=None, *, stride=(), padding=(), dilation=(), groups=1):
+        common_dtype(("float", "int"), *(v for v in (x, w, b) if v is not None))
+        rank = check_spatial(x)
+        if w.rank != x.rank:
+            raise IRError(f"w has rank {w.rank}, wanted {x.rank} as x has")
+        if type(groups) is not int or groups < 1:
+            raise IRError(f"attribute groups is {groups!r}, wanted an integer >= 1")
+        if x.shape[1] != w.shape[1] * groups:
+            raise IRError(f"x has {x.shape[1]} channels, w wants {w.shape[1]} x {groups} groups")
+        if w.shape[0] % groups:
+            raise IRError(f"w has {w.shape[0]} filters, wanted a multiple of {groups} groups")
+        if b is not None and b.shape != (w.shape[0],):
+            raise IRError(f"b is {b}, wanted [{w.shape[0]}]")
+        stride = per_axis("stride", stride, rank, 1, 1)
+        dilation = per_axis("dilation", dilation, rank, 1, 1)
+        padding = per_axis("padding", padding, 2 * rank, 0, 0)
+        if min(w.shape[2:]) < 1:
+            raise IRError(f"the kernel is {list(w.shape[2:])}, wanted at least 1 on every axis")
+        out = window_sizes(x.shape[2:], w.shape[2:], stride, dilation, padding)
+        return x.with_shape((x.shape[0], w.shape[0], *out))
+
+    def evaluate(x, w, b=None, *, stride, padding, dilation, groups):
+        rank = x.ndim - 2
+        stride, dilation = (v or (1,) * rank for v in (stride, dilation))
+        padding = padding or (0,) * (2 * rank)
+        out = window_sizes(x.shape[2:], w.shape[2:], stride, dilation, padding)
+        source = padded(x, padding, 0)
+        channels, filters = w.shape[1], w.shape[0] // groups
+        y = np.empty((x.shape[0], w.shape[0], *out), x.dtype)
+        for image in range(x.shape[0]):
+            for g in range(groups):
+                part = source[image : image + 1, g * channels : (g + 1) * channels]
+                view = windows(part, w.shape[2:], stride, dilation, out)[0]
+                # [C,*out,*kernel] -> [C,*kernel,*out], so that the product is one matmul
+                order = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
+                columns = view.transpose(order).reshape(-1, math.prod(out))
+                rows = w[g * filters : (g + 1) * filters].reshape(filters, -1)
+                y[image, g * filters : (g + 1) * filters] = (rows @ columns).reshape(-1, *out)
+        return y if b is None else y + b.reshape(-1, *(1,) * rank)
+
+    def element(m, at, x, w, b=None, *, stride, padding, dilation, groups):
+        n, o, *position = at
+        rank, channels = len(position), w.shape[1]
+        stride, dilation = (v or (1,) * rank for v in (stride, dilation))
+        begins = padding[:rank] or (0,) * rank
+        # one group, or one filter a group, needs no division of the filter's index
+        group = 0 if groups == 1 else o // (w.shape[0] // groups)
+
+        def source(taps):
+            return tuple(
+                i * s + u * d - p
+                for i, s, u, d, p in zip(position, stride, taps, dilation, begins, strict=True)
+            )
+
+        def product(c, *taps):
+            return x[(n, group * channels + c, *source(taps))] * w[(o, c, *taps)]
+
+        def inside(c, *taps):
+            return m.all(*_within(source(taps), x.shape[2:]))
+
+        where = inside if any(padding) else None
+        total = m.reduce("sum", w.shape[1:], product, where)
+        return total if b is None else total + b[(o,)]
+
+    @staticmethod
+    def cost(node: Any) -> Cost:
+        """A multiplication and an addition for each weight of each result element."""
+        moved, w = Op.cost(node), node.operands[1].type
+        taps = math.prod(w.shape[1:])
+        return Cost(2 * taps * node.results[0].type.size, moved.read, moved.written)
+
+
+def _within(index: tuple[Any, ...], sizes: tuple[int, ...]) -> list[Any]:
+    """The conditions under which an index lies inside."""
+    conditions = []
+    for i, size in zip(index, sizes, strict=True):
+        conditions += [i >= 0, i < size]
+    return conditions
+
+
+class ConvTranspose(Op):
+    """Transposed convolution of x [N,C,*sizes] with w [C,O/groups,*kernel]: conv's adjoint.
+
+    Every x[n,c,i...] adds w[c,o,u...] * x[n,c,i...] to y[n, g*O/groups + o, i*stride + u*dilation
+    - begin ...] with g = c // (C/groups); what falls outside of y is dropped. An axis of y has
+    (size - 1)*stride + dilation*(kernel - 1) + 1 + output_padding - begin - end elements.
+    """
+
+    name = "conv_transpose"
+
+    def infer(x, w, b=None, *, stride=(), padding=(), output_padding=(), dilation=(), groups=1):
+        common_dtype(("float",), *(v for v in (x, w, b) if v is not None))
+        rank = check_spatial(x)
+        if w.rank != x.rank:
+            raise IRError(f"w has rank {w.rank}, wanted {x.rank} as x has")
+        if type(groups) is not int or groups < 1:
+            raise IRError(f"attribute groups is {groups!r}, wanted an integer >= 1")
+        if x.shape[1] != w.shape[0] or x.shape[1] % groups:
+            raise IRError(
+                f"x has {x.shape[1]} channels, w has {w.shape[0]}; wanted as many, "
+                f"a multiple of {groups} groups"
+            )
+        filters = w.shape[1] * groups
+        if b is not None and b.shape != (filters,):
+            raise IRError(f"b is {b}, wanted [{filters}]")
+        stride = per_axis("stride", stride, rank, 1, 1)
+        dilation = per_axis("dilation", dilation, rank, 1, 1)
+        # negative padding widens the result, as a requested output shape may
+        padding = per_axis("padding", padding, 2 * rank, 0, -(1 << 31))
+        more = per_axis("output_padding", output_padding, rank, 0, 0)
+        if min(w.shape[2:]) < 1:
+            raise IRError(f"the kernel is {list(w.shape[2:])}, wanted at least 1 on every axis")
+        if any(e >= max(s, d) for e, s, d in zip(more, stride, dilation, strict=True)):
+            raise IRError(
+                f"attribute output_padding is {more}, wanted less than the stride {stride} "
+                f"or the dilation {dilation}"
+            )
+        out = _transposed_sizes(x.shape[2:], w.shape[2:], stride, dilation, padding, more)
+        if min(out) < 1:
+            raise IRError(f"the result would have sizes {list(out)}, wanted at least 1")
+        return x.with_shape((x.shape[0], filters, *out))
+
+    def evaluate(x, w, b=None, *, stride, padding, output_padding, dilation, groups):
+        rank = x.ndim - 2
+        stride, dilation = (v or (1,) * rank for v in (stride, dilation))
+        padding = padding or (0,) * (2 * rank)
+        more = output_padding or (0,) * rank
+        out = _transposed_sizes(x.shape[2:], w.shape[2:], stride, dilation, padding, more)
+        channels, filters = x.shape[1] // groups, w.shape[1]
+        full = tuple(
+            max((s - 1) * t + d * (k - 1) + 1, o + p)
+            for s, t, d, k, o, p in zip(
+                x.shape[2:], stride, dilation, w.shape[2:], out, padding, strict=False
+            )
+        )
+        y = np.zeros((x.shape[0], filters * groups, *full), x.dtype)
+        for taps in np.ndindex(*w.shape[2:]):
+            where = tuple(
+                slice(u * d, u * d + (s - 1) * t + 1, t)
+                for u, d, s, t in zip(taps, dilation, x.shape[2:], stride, strict=True)
+            )
+            for g in range(groups):
+                part = x[:, g * channels : (g + 1) * channels]
+                weights = w[(slice(g * channels, (g + 1) * channels), slice(None), *taps)]
+                target = y[(slice(None), slice(g * filters, (g + 1) * filters), *where)]
+                target += np.einsum("nc...,co->no...", part, weights)
+        y = _cropped(y, padding[:rank], out)
+        return y if b is None else y + b.reshape(-1, *(1,) * rank)
+
+    def element(m, at, x, w, b=None, *, stride, padding, output_padding, dilation, groups):
+        n, o, *position = at
+        rank, channels, filters = len(position), x.shape[1] // groups, w.shape[1]
+        stride, dilation = (v or (1,) * rank for v in (stride, dilation))
+        begins = padding[:rank] or (0,) * rank
+        group = 0 if groups == 1 else o // filters
+
+        def distance(taps):
+            """stride times the input position that tap reaches this output from."""
+            return [
+                i + p - u * d for i, p, u, d in zip(position, begins, taps, dilation, strict=True)
+            ]
+
+        def product(c, *taps):
+            far = distance(taps)
+            source = tuple(f // s for f, s in zip(far, stride, strict=True))
+            c = group * channels + c
+            return x[(n, c, *source)] * w[(c, o % filters, *taps)]
+
+        def reaches(c, *taps):
+            conditions = []
+            for f, s, size in zip(distance(taps), stride, x.shape[2:], strict=True):
+                conditions += [f >= 0, f < s * size]
+                conditions += [m.equal(f % s, 0)] if s > 1 else []
+            return m.all(*conditions)
+
+        total = m.reduce("sum", (channels, *w.shape[2:]), product, reaches)
+        return total if b is None else total + b[(o,)]
+
+    @staticmethod
+    def cost(node: Any) -> Cost:
+        """A multiplication and an addition for each weight of each operand element."""
+        moved, w = Op.cost(node), node.operands[1].type
+        taps = math.prod(w.shape[1:])
+        return Cost(2 * taps * node.operands[0].type.size, moved.read, moved.written)
+
+
+def _transposed_sizes(
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: tuple[int, ...],
+    more: tuple[int, ...],
+) -> tuple[int, ...]:
+    rank = len(sizes)
+    return tuple(
+        (size - 1) * stride[a] + dilation[a] * (kernel[a] - 1) + 1
+        + more[a] - padding[a] - padding[rank + a]
+        for a, size in enumerate(sizes)
+    )  # fmt: skip
+
+
+def _cropped(y: np.ndarray, begins: tuple[int, ...], out: tuple[int, ...]) -> np.ndarray:
+    """`out` elements of each spatial axis from `begins` on, zeros where y has none."""
+    front = [max(0, -b) for b in begins]
+    back = [max(0, b + o - s) for b, o, s in zip(begins, out, y.shape[2:], strict=True)]
+    if any(front) or any(back):
+        y = np.pad(y, [(0, 0), (0, 0), *zip(front, back, strict=True)])
+    starts = [b + f for b, f in zip(begins, front, strict=True)]
+    return y[
+        (slice(None), slice(None), *(slice(s, s + o) for s, o in zip(starts, out, strict=True)))
+    ]

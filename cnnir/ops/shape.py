@@ -1,0 +1,274 @@
+"""Ops that move elements and compute nothing: reshape, transpose, concat, slice, pad and others."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from cnnir.errors import IRError
+from cnnir.ops.base import Cost, Op, broadcast_index, broadcast_shapes
+from cnnir.ops.elementwise import is_number
+from cnnir.ops.reduce import check_axis
+
+
+class _Movement(Op, abstract=True):
+    """Shared by all: no arithmetic, every result element written once."""
+
+    @staticmethod
+    def cost(node: Any) -> Cost:
+        """No operations; the bytes of the result are read and written."""
+        written = sum(v.type.nbytes for v in node.results)
+        return Cost(0, written, written)
+
+
+def _integers(name: str, value: Any, count: int, least: int | None = None) -> None:
+    """IRError unless an attribute is a tuple of `count` integers (>= least)."""
+    wanted = f"wanted {count} integers" + ("" if least is None else f" >= {least}")
+    if not isinstance(value, tuple) or len(value) != count:
+        raise IRError(f"attribute {name} is {value!r}, {wanted}")
+    if any(type(v) is not int or (least is not None and v < least) for v in value):
+        raise IRError(f"attribute {name} is {value!r}, {wanted}")
+
+
+def unravel(flat: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The row-major index of a flat position."""
+    index: list[Any] = []
+    for axis in reversed(range(len(shape))):
+        index.insert(0, flat % shape[axis] if axis else flat)
+        flat = flat // max(1, shape[axis])
+    return tuple(index)
+
+
+class Reshape(_Movement):
+    """The same elements in row-major order under another shape."""
+
+    name = "reshape"
+    view = True
+
+    def infer(x, *, shape):
+        if not isinstance(shape, tuple):
+            raise IRError(f"attribute shape is {shape!r}, wanted a tuple")
+        _integers("shape", shape, len(shape), 0)
+        if math.prod(shape) != x.size:
+            raise IRError(f"shape {list(shape)} has {math.prod(shape)} elements, x has {x.size}")
+        return x.with_shape(shape)
+
+    def evaluate(x, *, shape):
+        return x.reshape(shape)
+
+    def element(m, at, x, *, shape):
+        flat = 0
+        for i, extent in zip(at, shape, strict=True):
+            flat = flat * extent + i
+        return x[unravel(flat, x.shape)]
+
+
+class Transpose(_Movement):
+    """Axes in another order: axis a of y is axis perm[a] of x."""
+
+    name = "transpose"
+
+    def infer(x, *, perm):
+        if not isinstance(perm, tuple) or sorted(perm) != list(range(x.rank)):
+            raise IRError(
+                f"attribute perm is {perm!r}, wanted the axes 0 to {x.rank - 1} once each"
+            )
+        return x.with_shape(tuple(x.shape[p] for p in perm))
+
+    def evaluate(x, *, perm):
+        return x.transpose(perm)
+
+    def element(m, at, x, *, perm):
+        index: list[Any] = [None] * len(perm)
+        for i, p in zip(at, perm, strict=True):
+            index[p] = i
+        return x[tuple(index)]
+
+
+class Concat(_Movement):
+    """Operands one behind the other along `axis`; all other axes are equal."""
+
+    name = "concat"
+
+    def infer(*xs, axis):
+        if not xs:
+            raise IRError("no operands, wanted at least one")
+        first = xs[0]
+        check_axis(axis, first.rank)
+        for x in xs:
+            if x.dtype != first.dtype or x.rank != first.rank:
+                raise IRError(f"operands {first} and {x}, wanted one element type and rank")
+            sizes = enumerate(zip(first.shape, x.shape, strict=True))
+            if any(a != axis and p != q for a, (p, q) in sizes):
+                raise IRError(
+                    f"operands {first} and {x} differ in more than axis {axis}, "
+                    "wanted all other dimensions equal"
+                )
+        total = sum(x.shape[axis] for x in xs)
+        return first.with_shape((*first.shape[:axis], total, *first.shape[axis + 1 :]))
+
+    def evaluate(*xs, axis):
+        return np.concatenate(xs, axis)
+
+    def element(m, at, *xs, axis):
+        parts = [(x, x.shape[axis]) for x in xs if x.shape[axis]] or [(xs[0], 0)]
+        start, value = 0, None
+        for number, (x, extent) in enumerate(parts):
+            i = at[axis] - start
+            inside = True if len(parts) == 1 else m.all(i >= 0, i < extent)
+            got = x.get((*at[:axis], i, *at[axis + 1 :]), inside=inside, other=0)
+            value = got if number == 0 else m.select(at[axis] < start, value, got)
+            start += extent
+        return value
+
+
+class Slice(_Movement):
+    """y[i...] = x[starts + i*steps ...], `sizes` elements of each axis. Steps may be negative."""
+
+    name = "slice"
+
+    def infer(x, *, starts, sizes, steps):
+        _integers("starts", starts, x.rank, 0)
+        _integers("sizes", sizes, x.rank, 0)
+        _integers("steps", steps, x.rank)
+        for axis, (start, size, step) in enumerate(zip(starts, sizes, steps, strict=True)):
+            last = start + (size - 1) * step
+            if step == 0 or (size and not (start < x.shape[axis] and 0 <= last < x.shape[axis])):
+                raise IRError(
+                    f"axis {axis}: {size} elements from {start} by {step} leave "
+                    f"0 to {x.shape[axis] - 1}"
+                )
+        return x.with_shape(sizes)
+
+    def evaluate(x, *, starts, sizes, steps):
+        index = [
+            np.arange(start, start + size * step, step)[:size]
+            for start, size, step in zip(starts, sizes, steps, strict=True)
+        ]
+        return x[np.ix_(*index)] if index else x
+
+    def element(m, at, x, *, starts, sizes, steps):
+        return x[tuple(start + i * step for start, i, step in zip(starts, at, steps, strict=True))]
+
+
+class Pad(_Movement):
+    """x with more elements before and behind each axis: padding is begins, then ends.
+
+    mode "constant" adds `value`, "edge" repeats the outermost element, "reflect" mirrors without
+    repeating it, "wrap" continues from the other end.
+    """
+
+    name = "pad"
+
+    def infer(x, *, padding, mode="constant", value=0):
+        _integers("padding", padding, 2 * x.rank, 0)
+        if mode not in ("constant", "edge", "reflect", "wrap"):
+            raise IRError(f"attribute mode is {mode!r}, wanted constant, edge, reflect or wrap")
+        if not is_number(value) and not isinstance(value, bool):
+            raise IRError(f"attribute value is {value!r}, wanted a number")
+        for axis, size in enumerate(x.shape):
+            most = max(padding[axis], padding[x.rank + axis])
+            if most and mode != "constant" and size == 0:
+                raise IRError(f"axis {axis} is empty, there is nothing to pad it with")
+            if mode == "reflect" and most >= max(size, 1):
+                raise IRError(f"axis {axis}: reflect padding {most}, wanted less than {size}")
+        return x.with_shape(
+            tuple(s + padding[a] + padding[x.rank + a] for a, s in enumerate(x.shape))
+        )
+
+    def evaluate(x, *, padding, mode, value):
+        rank = x.ndim
+        amounts = [(padding[a], padding[rank + a]) for a in range(rank)]
+        if mode == "constant":
+            return np.pad(x, amounts, constant_values=np.asarray(value).astype(x.dtype))
+        return np.pad(x, amounts, mode=mode)  # type: ignore[call-overload]
+
+    def element(m, at, x, *, padding, mode, value):
+        rank = len(x.shape)
+        index, conditions = [], []
+        for axis, (i, size) in enumerate(zip(at, x.shape, strict=True)):
+            begin, end = padding[axis], padding[rank + axis]
+            i = i - begin
+            if begin or end:
+                if mode == "constant":
+                    conditions += [i >= 0, i < size]
+                else:
+                    i = _folded(m, mode, i, size)
+            index.append(i)
+        if not conditions:
+            return x[tuple(index)]
+        return x.get(tuple(index), inside=m.all(*conditions), other=value)
+
+
+def _folded(m: Any, mode: str, i: Any, size: int) -> Any:
+    """Where padding position i (negative before the start) reads."""
+    if mode == "wrap":
+        return i % size
+    if mode == "reflect":
+        i = m.select(i < 0, -i, i)
+        return m.select(i >= size, 2 * (size - 1) - i, i)
+    i = m.select(i < 0, m.const(0, "i64"), i)
+    return m.select(i >= size, m.const(size - 1, "i64"), i)
+
+
+class Expand(_Movement):
+    """x broadcast to `shape`, by numpy's rule."""
+
+    name = "expand"
+
+    def infer(x, *, shape):
+        if not isinstance(shape, tuple):
+            raise IRError(f"attribute shape is {shape!r}, wanted a tuple")
+        _integers("shape", shape, len(shape), 0)
+        if broadcast_shapes(x.shape, shape) != shape:
+            raise IRError(f"{x} does not broadcast to {list(shape)}")
+        return x.with_shape(shape)
+
+    def evaluate(x, *, shape):
+        return np.broadcast_to(x, shape)
+
+    def element(m, at, x, *, shape):
+        return x[broadcast_index(at, x.shape)]
+
+
+class Tile(_Movement):
+    """x repeated along each axis: y[i...] = x[i mod size ...]."""
+
+    name = "tile"
+
+    def infer(x, *, repeats):
+        _integers("repeats", repeats, x.rank, 0)
+        return x.with_shape(tuple(s * r for s, r in zip(x.shape, repeats, strict=True)))
+
+    def evaluate(x, *, repeats):
+        return np.tile(x, repeats)
+
+    def element(m, at, x, *, repeats):
+        axes = zip(at, x.shape, repeats, strict=True)
+        return x[tuple(i if r == 1 else i % max(1, size) for i, size, r in axes)]
+
+
+class Trilu(_Movement):
+    """The upper or lower triangle of the last two axes, zeros elsewhere.
+
+    upper keeps x[..., i, j] where j >= i + k, lower where j <= i + k.
+    """
+
+    name = "trilu"
+
+    def infer(x, *, k=0, upper=True):
+        if x.rank < 2:
+            raise IRError(f"rank is {x.rank}, wanted at least 2")
+        if type(k) is not int or not isinstance(upper, bool):
+            raise IRError(f"attributes are k={k!r}, upper={upper!r}, wanted an int and a bool")
+        return x
+
+    def evaluate(x, *, k, upper):
+        return np.triu(x, k) if upper else np.tril(x, k)
+
+    def element(m, at, x, *, k, upper):
+        i, j = at[-2:]
+        kept = j >= i + k if upper else j <= i + k
+        return x.get(at, inside=kept, other=0)

@@ -1,0 +1,53 @@
+"""Constant folding: what depends on params alone is evaluated once, now.
+
+Evaluation is that of `evaluate.py`, in the types of the graph, so a run would give the same. A node
+that cannot be evaluated (an index out of range) stays, and fails when the model runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cnnir.evaluate import evaluate_node
+from cnnir.ir import Graph, Node
+from cnnir.passes.base import Pass
+from cnnir.rewrite import Outcome, decline, unite
+
+
+@dataclass(frozen=True)
+class Fold(Pass):
+    """op(params) => param  [the result is not much larger than the operands]"""
+
+    name = "fold"
+    max_growth: int = 1 << 20
+    """Bytes that the results of a node may take beyond what its operands take."""
+
+    def run(self, g: Graph) -> Outcome:
+        """Fold in one walk: operands come before their users."""
+        outcome = Outcome()
+        for node in g.order():
+            if node.op is None or any(v and v.node.kind != "param" for v in node.operands):
+                continue
+            reason = self._fold(g, node)
+            if reason:
+                outcome.declined.append(replace(decline(node, reason), rule=self.name))
+            else:
+                outcome.count(self.name)
+        g.sweep()
+        return outcome
+
+    def _fold(self, g: Graph, node: Node) -> str:
+        """Put params in the place of the results; a reason when that cannot be."""
+        held = {v: v.type.nbytes for v in node.operands if v is not None}
+        grown = sum(v.type.nbytes for v in node.results) - sum(held.values())
+        if grown > self.max_growth:
+            return f"the result takes {grown} bytes more than the operands"
+        try:
+            arrays = evaluate_node(node, [g.array(v) for v in node.operands])
+        except Exception as error:  # whatever it is, it is for the run to raise
+            return f"it cannot be evaluated: {error}"
+        from_nodes = [node, *(v.node for v in held)]
+        with g.provenance(*unite(from_nodes)):
+            for value, array in zip(node.results, arrays, strict=True):
+                g.replace(value, g.param(value.name or node.name, array))
+        return ""

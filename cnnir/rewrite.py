@@ -1,0 +1,209 @@
+"""Local rewriting: the `@rule` decorator and the driver that applies rules until none fires.
+
+A rule is a function of a graph and a node. Its patterns are Python's `match` statements:
+
+    @rule("relu")
+    def relu_of_relu(g, node):
+        \"\"\"relu(relu(x)) => relu(x)\"\"\"
+        match node:
+            case Node("relu", (Value(Node("relu")) as inner,)):
+                return inner
+
+It returns what replaces the node (a Value, or a tuple of them for a node of several results), None
+where the pattern does not match, or `decline(node, "why not")` where it nearly does. A rule adds
+nodes with `g.add` and leaves everything else to the driver: replacing, removing what became dead,
+provenance, counting. Passes over whole graphs are in `passes/`, running them in `pipeline.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from cnnir.errors import IRError, PassError
+from cnnir.ir import Graph, Node, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """An obvious candidate that a rule left alone, and why."""
+
+    node: str
+    sources: tuple[str, ...]
+    reason: str
+    rule: str = ""
+
+
+def decline(node: Node, reason: str) -> Declined:
+    """What a rule returns to leave a candidate alone and say why; it shows in reports."""
+    return Declined(repr(node), node.sources, reason)
+
+
+Result = Value | tuple[Value, ...] | Declined | None
+
+
+@dataclass(slots=True)
+class Rule:
+    """A local rewrite: the ops it looks at (none means all) and the function that does it."""
+
+    name: str
+    ops: tuple[str, ...]
+    function: Callable[[Graph, Node], Result]
+    doc: str
+    fired: int = 0
+    """How often in this process; `Outcome.fired` has the figures of one run."""
+
+    def __call__(self, g: Graph, node: Node) -> Result:
+        return self.function(g, node)
+
+
+RULES: dict[str, Rule] = {}
+"""Every rule that was declared, by name."""
+
+
+def rule(*ops: str) -> Callable[[Callable[[Graph, Node], Result]], Rule]:
+    """Declare a rule for nodes of these ops (no op: of any).
+
+    Its docstring says `before => after  [condition]`. Names are unique.
+    """
+
+    def declare(function: Callable[[Graph, Node], Result]) -> Rule:
+        name = function.__name__
+        if name in RULES:
+            raise IRError(f"there are two rules named {name!r}")
+        RULES[name] = Rule(name, ops, function, (function.__doc__ or "").strip())
+        return RULES[name]
+
+    return declare
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a pass did: how often each rule fired, and what was declined."""
+
+    fired: dict[str, int] = field(default_factory=dict)
+    declined: list[Declined] = field(default_factory=list)
+
+    def count(self, name: str, times: int = 1) -> None:
+        """Add to the firings of a rule."""
+        if times:
+            self.fired[name] = self.fired.get(name, 0) + times
+
+    @property
+    def total(self) -> int:
+        """All firings."""
+        return sum(self.fired.values())
+
+
+def unite(nodes: Sequence[Node]) -> tuple[str, ...]:
+    """The sources of several nodes, each once."""
+    return tuple(dict.fromkeys(source for node in nodes for source in node.sources))
+
+
+def rewrite(g: Graph, rules: Sequence[Rule], budget: int | None = None) -> Outcome:
+    """Apply rules to a graph, in place, until none fires any more.
+
+    Of the rules for an op the earlier ones are tried first. Raises PassError, naming the rule,
+    when a rule fails or the budget of firings (20 a node by default) is used up.
+    """
+    g.sweep()
+    driver = _Driver(g, rules, 20 * len(g.nx) + 100 if budget is None else budget)
+    while driver.round():
+        pass
+    g.sweep()
+    return driver.outcome
+
+
+class _Driver:
+    def __init__(self, g: Graph, rules: Sequence[Rule], budget: int) -> None:
+        self.g, self.budget = g, budget
+        self.outcome = Outcome()
+        self.general = [r for r in rules if not r.ops]
+        self.by_op: dict[str, list[Rule]] = {}
+        for name in dict.fromkeys(op for r in rules for op in r.ops):
+            self.by_op[name] = [r for r in rules if name in r.ops or not r.ops]
+        self.known: set[Node] = set()
+
+    def round(self) -> bool:
+        """Look at every node once, and at what changes meanwhile; whether a rule fired.
+
+        A worklist alone can miss a node whose operand lost another user far away, so rounds are
+        repeated until one is quiet. What that last one declines is what stays declined.
+        """
+        before = self.outcome.total
+        self.outcome.declined.clear()
+        order = self.g.order()
+        self.known = set(order)
+        work = order[::-1]
+        waiting = set(order)
+        while work:
+            node = work.pop()
+            waiting.discard(node)
+            if node.op is not None and node in self.g.nx:
+                # operands on top, so that a user is seen after what it uses
+                again = [n for n in self._visit(node) if n not in waiting]
+                waiting.update(again)
+                work.extend(again)
+        return self.outcome.total > before
+
+    def _visit(self, node: Node) -> list[Node]:
+        """Try the rules on a node; the nodes that are worth another look."""
+        for candidate in self.by_op.get(node.name, self.general):
+            size = len(self.g.nx)
+            try:
+                result = candidate(self.g, node)
+            except (IRError, ArithmeticError, LookupError, ValueError) as error:
+                raise PassError(f"rule {candidate.name} at {_where(node)}: {error}") from error
+            if result is None or isinstance(result, Declined):
+                if result is not None:
+                    self.outcome.declined.append(replace(result, rule=candidate.name))
+                if len(self.g.nx) != size:  # it built something and thought better of it
+                    self.g.sweep()
+                continue
+            self._count(candidate, node)
+            return self._replace(candidate, node, result)
+        return []
+
+    def _count(self, fired: Rule, node: Node) -> None:
+        if self.outcome.total >= self.budget:
+            where = f"rule {fired.name} at {_where(node)}"
+            raise PassError(f"{where}: no end after {self.budget} rewrites")
+        fired.fired += 1
+        self.outcome.count(fired.name)
+
+    def _replace(self, fired: Rule, node: Node, result: Value | tuple[Value, ...]) -> list[Node]:
+        values = result if isinstance(result, tuple) else (result,)
+        if len(values) != len(node.results):
+            wanted = f"wanted {len(node.results)} values, got {len(values)}"
+            raise PassError(f"rule {fired.name} at {_where(node)}: {wanted}")
+        users = [user for value in node.results for user, _ in self.g.users(value)]
+        fresh = self._fresh(values)
+        try:
+            for old, new in zip(node.results, values, strict=True):
+                self.g.replace(old, new)
+        except IRError as error:
+            raise PassError(f"rule {fired.name} at {_where(node)}: {error}") from None
+        self._unite(self.g.prune([node]), fresh, values)
+        return list(dict.fromkeys([*reversed(users), *reversed(fresh)]))
+
+    def _fresh(self, values: tuple[Value, ...]) -> list[Node]:
+        """The nodes that the rule built for its result, operands first."""
+        found: list[Node] = []
+        stack = [value.node for value in values]
+        while stack:
+            node = stack.pop()
+            if node not in self.known:
+                self.known.add(node)
+                found.append(node)
+                stack.extend(v.node for v in node.operands if v is not None)
+        return found[::-1]
+
+    def _unite(self, gone: list[Node], fresh: list[Node], values: tuple[Value, ...]) -> None:
+        """What was built comes from all that it replaced; so does a value that takes over."""
+        heirs = fresh or [value.node for value in values if value.node.op is not None]
+        for heir in heirs:
+            heir.sources = unite([heir, *reversed(gone)])
+
+
+def _where(node: Node) -> str:
+    return repr(node) + (f" from {', '.join(node.sources)}" if node.sources else "")

@@ -1,0 +1,176 @@
+"""The command line, on a small model, target by target; and that errors are readable."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from cnnir.cli import app
+from cnnir.ops import OPS
+from cnnir.report.accuracy import accuracy_rows
+
+SHAPE = (1, 3, 8, 8)
+
+
+def small_model() -> onnx.ModelProto:
+    """Conv, batch norm, Relu, global average, Flatten: image[N,3,8,8] -> scores[N,5]."""
+    rng = np.random.default_rng(1)
+    arrays = {"w": rng.standard_normal((5, 3, 3, 3)), "scale": rng.uniform(0.5, 1.5, 5)}
+    arrays |= {"shift": rng.standard_normal(5), "mean": rng.standard_normal(5)}
+    arrays["variance"] = rng.uniform(0.5, 1.5, 5)
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node(
+            "BatchNormalization", ["c", "scale", "shift", "mean", "variance"], ["n"], "norm"
+        ),
+        helper.make_node("Relu", ["n"], ["r"], "act"),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["scores"], "flat"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", *SHAPE[1:]])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 5])],
+        [numpy_helper.from_array(a.astype(np.float32), name) for name, a in arrays.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "small.onnx"
+    onnx.save(small_model(), path)
+    return str(path)
+
+
+def cnnir(*arguments: str) -> str:
+    """What a command prints; fails when the command does."""
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output + result.stderr
+    return result.stdout
+
+
+def cnnir_json(*arguments: str) -> dict[str, Any]:
+    return json.loads(cnnir(*arguments, "--json"))
+
+
+def failure(*arguments: str) -> str:
+    """The message of a command that must fail as commands should."""
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+    return result.stderr
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+def test_run_checks_its_outputs(model: str, target: str) -> None:
+    text = cnnir("run", model, "--target", target, "--check", "--threads", "1")
+    assert "scores" in text and "f32[1,5]" in text and " ok" in text
+    found = cnnir_json("run", model, "--target", target, "--check")
+    assert found["outputs"][0]["type"] == "f32[1,5]"
+    assert found["check"][0]["ok"] and found["check"][0]["error"] < 1e-6
+
+
+def test_run_takes_arrays_and_saves_outputs(model: str, tmp_path: Path) -> None:
+    image = np.random.default_rng(2).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", image)
+    np.savez(tmp_path / "x.npz", image=image, other=image)
+    common = ("--shape", "image=2,3,8,8", "--target", "reference")
+    saved = []
+    for given in ("image={}/x.npy", "{}/x.npy", "{}/x.npz"):
+        path = tmp_path / "y.npz"
+        source = given.format(tmp_path)
+        cnnir("run", model, "--input", source, "--save", str(path), *common)
+        saved.append(np.load(path)["scores"])
+    assert saved[0].shape == (2, 5)
+    np.testing.assert_array_equal(saved[0], saved[1])
+    np.testing.assert_array_equal(saved[0], saved[2])
+    cnnir("run", model, "--input", "random", "--save", str(path), *common)
+    assert not np.array_equal(np.load(path)["scores"], saved[0])
+
+
+def test_the_check_finds_wrong_outputs() -> None:
+    y = np.array([1.0, 2.0, np.nan], np.float32)
+    good, far = y.copy(), y + np.float32(1e-3)
+    assert accuracy_rows({"y": good}, {"y": y})[0]["ok"]
+    assert not accuracy_rows({"y": far}, {"y": y})[0]["ok"]
+    assert not accuracy_rows({"y": np.zeros_like(y)}, {"y": y})[0]["ok"]
+    assert not accuracy_rows({"i": np.array([1, 2])}, {"i": np.array([1, 3])})[0]["ok"]
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+def test_compile_shows_the_plan(model: str, target: str) -> None:
+    text = cnnir("compile", model, "--target", target, "--reasons")
+    assert f"plan for {target}" in text and "conv" in text and "import" in text
+    found = cnnir_json("compile", model, "--target", target)
+    assert found["steps"] == len(found["plan"]) >= 2
+    assert found["flops"] >= 2 * 5 * 3 * 9 * 8 * 8
+    assert found["seconds"]["import"] > 0
+
+
+def test_bench_times_every_runner(model: str) -> None:
+    arguments = ("bench", model, "--batch", "2", "--threads", "1", "--seconds", "0.05")
+    text = cnnir(*arguments, "--against", "onnxruntime")
+    assert "onnxruntime" in text and "GFLOP/s" in text and "of peak" in text
+    found = cnnir_json(*arguments)
+    assert [row["runner"] for row in found["rows"]] == ["cnnir"]
+    assert 0 < found["rows"][0]["min_s"] <= found["rows"][0]["median_s"]
+    assert found["peak_gflops"] > 0 and sum(step["share"] for step in found["steps"]) > 0.99
+
+
+def test_inspect_shows_the_graph_at_any_pass(model: str) -> None:
+    imported = cnnir("inspect", model, "--pass", "import")
+    assert imported.startswith("graph @small(%image: f32[1,3,8,8]) {")
+    assert "batch_norm" in imported
+    final = cnnir("inspect", model)
+    assert "batch_norm" not in final.split("\n}")[0] and "fuse" in final
+    changed = cnnir("inspect", model, "--diff")
+    assert any(line.startswith("-") and "batch_norm" in line for line in changed.splitlines())
+    found = cnnir_json("inspect", model)
+    assert found["imported"]["nodes"] > found["optimised"]["nodes"]
+    for record in found["history"]:
+        assert cnnir("inspect", model, "--pass", record["pass"])
+    assert "conv" in cnnir("inspect", model, "--costs")
+
+
+def test_ops_are_listed_and_documented() -> None:
+    assert {row["op"] for row in cnnir_json("ops")["ops"]} >= set(OPS) - {"fused"}
+    assert "relu" in cnnir("ops")
+    assert "max(x, 0)" in cnnir("ops", "relu")
+    coverage = {
+        row["operator"]: row["imported"] for row in cnnir_json("ops", "--coverage")["coverage"]
+    }
+    assert coverage["Conv"] and coverage["MaxPool"] and not coverage["LSTM"]
+    assert "Conv" in cnnir("ops", "--coverage")
+
+
+def test_errors_are_one_readable_paragraph(model: str, tmp_path: Path) -> None:
+    assert "missing.onnx" in failure("run", str(tmp_path / "missing.onnx"))
+    (tmp_path / "junk.onnx").write_bytes(b"this is no model")
+    failure("compile", str(tmp_path / "junk.onnx"))
+    assert "there is no target 'gpu'" in failure("run", model, "--target", "gpu")
+    assert "wanted something like" in failure("run", model, "--shape", "image=a,b")
+    assert "junk.onnx is not a .npy" in failure(
+        "run", model, "--target", "reference", "--input", str(tmp_path / "junk.onnx")
+    )
+    assert "there is no op 'nothing'" in failure("ops", "nothing")
+    assert "only against onnxruntime" in failure("bench", model, "--against", "other")
+    assert "no pass" in failure("inspect", model, "--pass", "nothing")
+
+
+def test_version_and_the_module_form() -> None:
+    assert cnnir("--version").startswith("cnnir 0.")
+    command = [sys.executable, "-m", "cnnir.cli", "ops", "relu"]
+    assert "max(x, 0)" in subprocess.run(command, capture_output=True, text=True).stdout
