@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime
 from results import append, context
 
 import cnnir
-from cnnir.cli_arguments import batched, random_array
+from cnnir.cli_arguments import batched
+from cnnir.pipeline import random_inputs
 from cnnir.report import cost, timing
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
@@ -30,8 +30,8 @@ def measure(path: Path, batch: int, threads: int, seconds: float) -> list[dict[s
     graph = cnnir.load(path)
     if graph.inputs[0].type.shape[0] != batch:
         graph = cnnir.load(path, batched(graph, batch))
-    rng = np.random.default_rng(0)
-    feeds = {str(v.name): random_array(v.type, rng) for v in graph.inputs}
+    names = [str(v.name) for v in graph.inputs]
+    feeds = dict(zip(names, random_inputs(graph), strict=True))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

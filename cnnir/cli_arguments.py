@@ -12,9 +12,7 @@ import numpy as np
 
 from cnnir.errors import InputError
 from cnnir.ir import Graph
-from cnnir.tensortype import TensorType, is_float
-
-HIGHEST_RANDOM_INT = 9
+from cnnir.pipeline import random_inputs
 
 
 def shapes(given: list[str]) -> dict[str, tuple[int, ...]]:
@@ -50,16 +48,7 @@ def feeds(graph: Graph, given: list[str], seed: int) -> dict[str, np.ndarray]:
             continue
         free = [n for n in names if n not in found]
         found |= _from_file(Path(source), name if named else next(iter(free), None), names)
-    rng = np.random.default_rng(seed)
-    return {str(v.name): found.get(str(v.name), random_array(v.type, rng)) for v in graph.inputs}
-
-
-def random_array(type: TensorType, rng: np.random.Generator) -> np.ndarray:
-    """Normal floats, integers from 0 to 9, fair coins."""
-    if is_float(type.dtype):
-        return np.asarray(rng.standard_normal(type.shape)).astype(type.numpy)
-    highest = 1 if type.dtype == "bool" else HIGHEST_RANDOM_INT
-    return np.asarray(rng.integers(0, highest, type.shape, endpoint=True)).astype(type.numpy)
+    return dict(zip(names, random_inputs(graph, seed), strict=True)) | found
 
 
 def _from_file(path: Path, name: str | None, names: list[str]) -> dict[str, np.ndarray]:

@@ -42,7 +42,7 @@ def decline(node: Node, reason: str) -> Declined:
 Result = Value | tuple[Value, ...] | Declined | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A local rewrite: the ops it looks at (none means all) and the function that does it."""
 
@@ -50,8 +50,6 @@ class Rule:
     ops: tuple[str, ...]
     function: Callable[[Graph, Node], Result]
     doc: str
-    fired: int = 0
-    """How often in this process; `Outcome.fired` has the figures of one run."""
 
     def __call__(self, g: Graph, node: Node) -> Result:
         return self.function(g, node)
@@ -168,7 +166,6 @@ class _Driver:
         if self.outcome.total >= self.budget:
             where = f"rule {fired.name} at {_where(node)}"
             raise PassError(f"{where}: no end after {self.budget} rewrites")
-        fired.fired += 1
         self.outcome.count(fired.name)
 
     def _replace(self, fired: Rule, node: Node, result: Value | tuple[Value, ...]) -> list[Node]:

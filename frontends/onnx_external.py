@@ -93,7 +93,7 @@ def _open(folder: str, location: str, what: str) -> int:
 
 def _read(file: object, nbytes: int, what: str) -> np.ndarray:
     data = np.empty(nbytes, np.uint8)
-    view, done = memoryview(data), 0
+    view, done = memoryview(data), 0  # type: ignore[arg-type]
     while done < nbytes:
         # one read call moves at most 2 GiB
         count = file.readinto(view[done : done + (1 << 30)])  # type: ignore[attr-defined]

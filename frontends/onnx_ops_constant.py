@@ -142,18 +142,14 @@ def non_max_suppression(
         b.reject(f"boxes {boxes.type} and scores {scores.type} do not fit: [N,B,4] and [N,C,B]")
     if count > 4096:
         raise UnsupportedError(f"{count} constant boxes, wanted at most 4096")
-    most, iou, least = (
-        default if v is None else b.number(v, name)
-        for v, name, default in (
-            (limit, "max_output_boxes_per_class", 0), (overlap, "iou_threshold", 0.0),
-            (threshold, "score_threshold", None),
-        )
-    )  # fmt: skip
+    most = 0 if limit is None else b.whole(limit, "max_output_boxes_per_class")
+    iou = 0.0 if overlap is None else b.number(overlap, "iou_threshold")
+    least = None if threshold is None else b.number(threshold, "score_threshold")
     rows = []
     for batch in range(n):
         corners = _corners(arrays[0][batch], bool(center_point_box))
         for number in range(shape[1]):
-            kept = _suppressed(corners, arrays[1][batch, number], int(most), iou, least)
+            kept = _suppressed(corners, arrays[1][batch, number], most, iou, least)
             rows += [(batch, number, box) for box in kept]
     return b.constant(np.array(rows, np.int64).reshape(-1, 3))
 

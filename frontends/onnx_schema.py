@@ -51,7 +51,7 @@ _PAYLOADS = {
     AttributeProto.SPARSE_TENSORS: "sparse_tensors",
     AttributeProto.TYPE_PROTOS: "type_protos",
 }
-_KINDS = {code: name for name, code in AttributeProto.AttributeType.items()}
+_KINDS: dict[int, str] = {int(code): name for name, code in AttributeProto.AttributeType.items()}
 _SINGLE = ("f", "i", "s", "t", "g", "sparse_tensor", "tp")
 
 
@@ -94,7 +94,7 @@ def signature(domain: str, op: str, opset: int) -> Signature | str:
         return f"deprecated since opset {schema.since_version}"
     attributes = {}
     for name, attribute in schema.attributes.items():
-        kind = int(attribute.type.value)
+        kind = int(attribute.type.value)  # type: ignore[attr-defined]
         default = attribute.default_value
         given = default if isinstance(default, AttributeProto) and default.type else None
         attributes[name] = (kind, attribute.required, given and _payload(given))

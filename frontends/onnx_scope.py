@@ -71,7 +71,11 @@ class Scope:
         """A scope one level deeper."""
         if self.depth >= DEEPEST:
             raise LimitError(f"functions and sub-graphs are nested deeper than {DEEPEST}")
-        values = {"opsets": self.opsets, "parent": self, "bound": self.bound} | changes
+        values: dict[str, Any] = {
+            "opsets": self.opsets,
+            "parent": self,
+            "bound": self.bound,
+        } | changes
         return Scope(prefix=prefix, depth=self.depth + 1, **values)
 
 

@@ -33,7 +33,7 @@ ELEMENT_TYPES = {
     TensorProto.UINT64: "u64",
     TensorProto.BFLOAT16: "bf16",
 }
-_NAMES = {code: name.lower() for name, code in TensorProto.DataType.items()}
+_NAMES: dict[int, str] = {int(code): name.lower() for name, code in TensorProto.DataType.items()}
 _STORAGE = {"f32": "float_data", "f64": "double_data", "i64": "int64_data"}
 _STORAGE |= dict.fromkeys(("u32", "u64"), "uint64_data")
 _FIELDS = ("float_data", "double_data", "int64_data", "uint64_data", "int32_data", "string_data")

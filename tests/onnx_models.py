@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,6 +18,7 @@ from cnnir.frontends.onnx_import import load
 from cnnir.ir import Graph
 
 F32 = TensorProto.FLOAT
+RNG = np.random.default_rng(7)
 
 
 def node(op: str, inputs: Sequence[str], outputs: Sequence[str] = ("y",), **attributes: Any) -> Any:
@@ -85,3 +87,50 @@ def refused(
 def ops(graph: Graph) -> list[str]:
     """The names of the op nodes, in order."""
     return [n.name for n in graph.order() if n.kind == "op"]
+
+
+def random(*shape: int) -> np.ndarray:
+    """Normally distributed f32."""
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def single(
+    op: str, arrays: Any, attributes: dict[str, Any], opset: int, constant: set[int], outputs: int
+) -> tuple[onnx.ModelProto, list[np.ndarray]]:
+    """A model of one node; operands at the positions in `constant` are initializers."""
+    names = ["" if a is None else f"v{i}" for i, a in enumerate(arrays)]
+    given = [(n, a) for n, a in zip(names, arrays, strict=True) if n]
+    inputs = [
+        info(n, a.shape, helper.np_dtype_to_tensor_dtype(a.dtype))
+        for i, (n, a) in enumerate(given)
+        if i not in constant
+    ]
+    results = [f"y{i}" for i in range(outputs)]
+    proto = model(
+        [node(op, names, results, **attributes)],
+        inputs,
+        [helper.make_empty_tensor_value_info(r) for r in results],
+        opset,
+        {n: a for i, (n, a) in enumerate(given) if i in constant},
+    )
+    return proto, [a for i, (_, a) in enumerate(given) if i not in constant]
+
+
+def against_runtime(
+    op: str, arrays: Any, attributes: dict[str, Any], opset: int, outputs: int = 1
+) -> None:
+    """A node of this operator computes what ONNX Runtime computes; all operands but x constant."""
+    arrays = [None if a is None else np.asarray(a) for a in arrays]
+    count = sum(a is not None for a in arrays)
+    proto, feeds = single(op, arrays, attributes, opset, set(range(1, count)), outputs)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    expected = session.run(
+        None, dict(zip((i.name for i in session.get_inputs()), feeds, strict=True))
+    )
+    for got, wanted in zip(values(proto, *feeds), expected, strict=True):
+        assert got.dtype == wanted.dtype and got.shape == wanted.shape
+        np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)

@@ -18,7 +18,7 @@ from test_cli import small_model
 
 from cnnir.backends.llvm import offers
 from cnnir.ops import OPS
-from cnnir.passes.base import PASSES
+from cnnir.passes import PASSES
 from cnnir.rewrite import RULES
 
 ROOT = Path(__file__).parents[1]
@@ -32,9 +32,7 @@ def document(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
-def test_python_blocks_run(
-    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_blocks_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     onnx.save(small_model(), "model.onnx")
     np.save("image.npy", np.random.default_rng(0).standard_normal((1, 3, 8, 8), np.float32))

@@ -1,1 +1,41 @@
-"""The LLVM backend: a Graph becomes native code in this process."""
+"""The LLVM backend: a Graph becomes native code in this process.
+
+Four stages, a file each: `plan` (kernels and layouts), `place` (addresses), `emit` (LLVM IR) and
+`load` (code and a Program). Tuned kernels are in `kernels/`; everything else is printed from the
+op's element definition by `printer`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from cnnir.backends.base import Plan, Program
+from cnnir.backends.llvm.cache import ObjectCache
+from cnnir.backends.llvm.load import LlvmProgram
+from cnnir.backends.llvm.plan import plan
+from cnnir.backends.llvm.target import CpuTarget
+from cnnir.ir import Graph
+
+OPTIMISE = True
+"""Passes run before this backend sees a graph."""
+
+
+def build(
+    graph: Graph,
+    threads: int | None = None,
+    features: str | None = None,
+    cache: str | os.PathLike[str] | bool | None = None,
+) -> Program:
+    """Native code for a graph of fixed shapes.
+
+    threads: of a run; None takes every core this process may use. features: "avx512", "avx2",
+    "sse2" or LLVM's names; None takes the host's, or CNNIR_CPU_FEATURES. cache: where compiled
+    objects are kept; False for nowhere, None for the user's cache folder, or CNNIR_CACHE.
+    """
+    started = time.perf_counter()
+    target = CpuTarget.host(features)
+    schedule = plan(graph, target)
+    described = Plan(target.name, [call.step for call in schedule.calls], notes=schedule.notes)
+    described.seconds["plan"] = time.perf_counter() - started
+    return LlvmProgram(schedule, threads or target.cores, ObjectCache.default(cache), described)

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 import llvmlite.ir as ir
 
+from cnnir.backends.llvm.epilogue import epilogue_of
 from cnnir.backends.llvm.offers import Offer
+from cnnir.backends.llvm.printer import print_kernel
 from cnnir.backends.llvm.schedule import Code, Slot
 from cnnir.backends.llvm.target import CpuTarget
+from cnnir.errors import BackendError
 from cnnir.ir import Graph, Node
-from cnnir.loops import Layout, lower
+from cnnir.loops import Kernel, Layout, lower
 from cnnir.tensortype import TensorType
 
 
@@ -47,10 +50,22 @@ class LoopsKernel:
         return ("loops", canonical(self.node), layouts, self.lanes)
 
     def emit(self, module: ir.Module, name: str, target: CpuTarget) -> Code:
-        raise AssertionError(lower)
+        kernel = self.lowered()
+        print_kernel(module, kernel, target, name)
+        return Code(name, kernel.items, kernel.scratch_bytes, kernel.summary)
+
+    def lowered(self) -> Kernel:
+        """The kernel in the loop language."""
+        layouts: list[Layout | None] = []
+        given = iter(self.operands)
+        for value in self.node.operands:
+            layouts.append(None if value is None else next(given))
+        layouts += [self.result] * len(self.node.results)
+        return lower(self.node, layouts, self.lanes)
 
     def error(self, code: int) -> str:
-        raise AssertionError(code)
+        kernel = self.lowered()
+        return kernel.errors[code - kernel.first_code]
 
 
 @dataclass(frozen=True)
@@ -75,5 +90,17 @@ class TemplateKernel:
         shape = (self.offer.kind, repr(self.offer.spec), repr(self.offer.tiling))
         return (*shape, canonical(self.node) if self.node is not self.anchor else "", layouts)
 
+    def emit(self, module: ir.Module, name: str, target: CpuTarget) -> Code:
+        offer = self.offer
+        layouts = [slot.layout for slot in self.slots]
+        first = len(offer.operands)
+        epilogue = epilogue_of(
+            self.node, self.anchor, self.extra, layouts, self.result, first, target
+        )
+        code = offer.template.emit(
+            module, name, offer.spec, offer.tiling, epilogue, len(self.slots)
+        )
+        return Code(code.name, code.items, code.scratch_bytes, code.summary)
+
     def error(self, code: int) -> str:
-        raise AssertionError("templates check no indices")
+        raise BackendError(f"{self.kind} stored error {code}, but it checks no indices")

@@ -42,7 +42,8 @@ class LlvmProgram(Program):
         self._engine = build(self.code.modules, self.code.run.exports, schedule.target, cache)
         self._run = self._engine.address("run")
         self._free: list[Context] = []
-        self._lock = threading.Lock()
+        self._idle = threading.Condition()
+        self._running = 0
         self._describe()
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -61,8 +62,10 @@ class LlvmProgram(Program):
             self._release(context)
 
     def close(self) -> None:
-        self._engine.close()
-        self._free.clear()
+        with self._idle:  # code must not go while someone runs in it
+            self._idle.wait_for(lambda: self._running == 0)
+            self._engine.close()
+            self._free.clear()
 
     def _call(
         self, function: int, arrays: Sequence[np.ndarray], context: Context
@@ -87,19 +90,24 @@ class LlvmProgram(Program):
         return RuntimeError(f"node {names}: {word} out of range in {call.step.op}")
 
     def _acquire(self) -> Context:
-        with self._lock:
+        with self._idle:
             if self._engine.closed:
                 raise BackendError("the program has been closed")
+            self._running += 1
             if self._free:
                 return self._free.pop()
-        places = self._places
         return Context(
-            self.code.run, self.threads, places.arena_bytes, places.constants.ctypes.data
+            self.code.run,
+            self.threads,
+            self._places.arena_bytes,
+            self._places.constants.ctypes.data,
         )
 
     def _release(self, context: Context) -> None:
-        with self._lock:
+        with self._idle:
+            self._running -= 1
             self._free.append(context)
+            self._idle.notify_all()
 
     def _describe(self) -> None:
         """Complete the plan with what placing and compiling told."""

@@ -52,8 +52,8 @@ class Work:
 
     @property
     def dtypes(self) -> set[str]:
-        """Element types of the anchor's operands and result."""
-        values = (*self.operands, *self.anchor.results)
+        """Element types of the anchor's operands and of all results."""
+        values = (*self.operands, *self.anchor.results, *self.node.results)
         return {v.type.dtype for v in values if v is not None}
 
 

@@ -150,7 +150,7 @@ class _Planner:
         self._emit(kernel, list(reads), node, layout, step)
 
     def _emit(
-        self, kernel: Any, reads: list[Pointer], node: Node, layout: Layout, step: Step
+        self, kernel: Kernel, reads: list[Pointer], node: Node, layout: Layout, step: Step
     ) -> None:
         writes = [Slot(value, layout) for value in node.results]
         self.home.update((slot.value, slot) for slot in writes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-
 import llvmlite.ir as ir
 
 from cnnir.backends.llvm.memory_access import Memory
@@ -204,8 +203,8 @@ class Values:
 
     def _reduce(self, e: x.Reduce) -> ir.Value:
         own = e.bound[-1] if e.bound[-1].lanes else None
-        lane = own or self.lane
-        n = width_of(lane) if lane and self.is_vector(e.args, e.bound) else 0
+        lane = self.lane if own is None else own
+        n = width_of(lane) if lane is not None and self.is_vector(e.args, e.bound) else 0
         cell = self._accumulator(self.ops.constant(x.identity(e.kind, e.args[0]).value, e.dtype), n)
         body, where = e.args[:2]
 
@@ -219,10 +218,10 @@ class Values:
             with self.b.if_then(condition), self.scope():
                 return self._accumulate(e, cell, body, n)
 
-        ranges = e.ranges[:-1] if own else e.ranges
+        ranges = e.ranges if own is None else e.ranges[:-1]
         self._loops([(v, self.value(a), self.value(b)) for v, a, b in ranges], own, turn)
         result = self.b.load(cell, typ=cell.allocated_type)
-        return self.ops.across(e.kind, e.dtype, result) if own else result
+        return result if own is None else self.ops.across(e.kind, e.dtype, result)
 
     def _accumulate(self, e: x.Reduce, cell: ir.Value, body: Expr, n: int) -> None:
         old = self.b.load(cell, typ=cell.allocated_type)
@@ -272,7 +271,7 @@ class Values:
     def _fold(self, e: x.Fold) -> ir.Value:
         """All states at once; the others are remembered."""
         count = len(e.states)
-        n = width_of(self.lane) if self.lane and self.is_vector(e.args) else 0
+        n = width_of(self.lane) if self.lane is not None and self.is_vector(e.args) else 0
         cells = [self._accumulator(self.value(i), n) for i in e.args[:count]]
 
         def turn() -> None:

@@ -155,12 +155,14 @@ class ElementAlgebra:
         where: Callable[..., Expr] | None = None,
     ) -> Expr:
         """The sum, prod, max or min of the body over all indices that satisfy `where`."""
-        if where is None and len(extents) > 1 and all(e > 0 for e in extents):
+        if where is None and len(extents) > 1 and 0 not in extents:
             flat = self._flat_reduce(kind, extents, body)
             if flat is not None:
                 return flat
         index, bound = self._indices(extents, keep=where is not None)
         value = body(*index)
+        if 0 in extents:
+            return x.identity(kind, value)
         condition = TRUE if where is None else x.typed(where(*index), "bool")
         self.note(condition)
         kept, starts, stops = _loop_bounds(bound, condition)
@@ -210,6 +212,8 @@ class ElementAlgebra:
         step: Callable[[tuple, tuple], tuple],
     ) -> tuple[Expr, ...]:
         """The final states of a sequential loop over all indices, row-major."""
+        if 0 in extents:
+            return init
         index, bound = self._indices(extents, keep=False)
         states = tuple(Symbol(f"s{self._fresh}_{k}", e.dtype) for k, e in enumerate(init))
         after = step(tuple(index), states)

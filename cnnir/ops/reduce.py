@@ -297,10 +297,10 @@ class CumSum(Op):
 
     def procedure(m, outs, x, *, axis, exclusive, reverse):
         extent, wide = x.shape[axis], compute_dtype(x.dtype)
-        inner = math.prod(x.shape[axis + 1 :])
-        with m.loop(math.prod(x.shape[:axis]) * inner, parallel=True) as line:
-            before = _unravel(line // inner, x.shape[:axis])
-            after = _unravel(line % inner, x.shape[axis + 1 :])
+        others = x.shape[:axis] + x.shape[axis + 1 :]
+        with m.loop(math.prod(others), parallel=True) as line:
+            rest = unravel(line, others)
+            before, after = rest[:axis], rest[axis:]
             total = m.variable(m.const(0, wide), wide)
             with m.loop(extent) as step:
                 at = (*before, extent - 1 - step if reverse else step, *after)
@@ -313,10 +313,10 @@ class CumSum(Op):
                     m.store(outs[0], at, total.value)
 
 
-def _unravel(flat: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+def unravel(flat: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """The index of the flat row-major position."""
     index: list[Any] = []
     for extent in reversed(shape):
-        index.insert(0, flat % extent)
-        flat = flat // extent
+        index.insert(0, flat % max(extent, 1))  # of an empty shape no index is ever used
+        flat = flat // max(extent, 1)
     return tuple(index)

@@ -33,12 +33,10 @@ def scaled_outputs(g: Graph, node: Node, factor: np.ndarray, type: TensorType) -
     exact = [_by_channel(node, weights, line, node.name == "conv")]
     exact += [b * line for b in biases if b is not None]
     params = _params(g, [w, *given], exact)
-    return g.add(node.op or node.name, x, *params, **node.attrs) if params else _NOT_FINITE
+    return g.add(node.name, x, *params, **node.attrs) if params else _NOT_FINITE
 
 
-def scaled_inputs(
-    g: Graph, node: Node, position: int, x: Value, factor: np.ndarray
-) -> Value | str:
+def scaled_inputs(g: Graph, node: Node, position: int, x: Value, factor: np.ndarray) -> Value | str:
     """The node on x * factor at an operand position, as one on x with other weights."""
     if node.name == "matmul":
         return _matmul_scaled_inputs(g, node, position, x, factor)
@@ -50,7 +48,7 @@ def scaled_inputs(
     if weights is None or position:
         return _NOT_CONSTANT
     params = _params(g, [w], [_by_channel(node, weights, line, node.name != "conv")])
-    return g.add(node.op or node.name, x, *params, *given, **node.attrs) if params else _NOT_FINITE
+    return g.add(node.name, x, *params, *given, **node.attrs) if params else _NOT_FINITE
 
 
 def shifted_by_inputs(g: Graph, node: Node, x: Value, shift: np.ndarray) -> Value | str:
@@ -74,7 +72,7 @@ def shifted_by_inputs(g: Graph, node: Node, x: Value, shift: np.ndarray) -> Valu
     given = _weights(g, node.operands[2]) if len(node.operands) > 2 else np.zeros(w.type.shape[0])
     if given is None:
         return _NOT_CONSTANT
-    shifted = _by_channel(node, weights, line, False).reshape(w.type.shape[0], -1).sum(1)
+    shifted = _by_channel(node, weights, line, False).sum(tuple(range(1, w.type.rank)))
     params = _params(g, [node.operands[2] if len(node.operands) > 2 else w], [given + shifted])
     return g.add("conv", x, w, *params, **node.attrs) if params else _NOT_FINITE
 
@@ -103,14 +101,14 @@ def _by_channel(node: Node, w: np.ndarray, line: np.ndarray, first: bool) -> np.
     """
     groups = node.attrs["groups"]
     grouped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-    place = (groups, -1, 1) if first else (groups, 1, -1)
+    place = (groups, grouped.shape[1], 1) if first else (groups, 1, grouped.shape[2])
     return (grouped * line.reshape(*place, *[1] * (w.ndim - 2))).reshape(w.shape)
 
 
 def _matmul_scaled_outputs(
     g: Graph, node: Node, factor: np.ndarray, type: TensorType
 ) -> Value | str:
-    """matmul(x, w) * c with c along the columns goes into w; along the rows of w, into matmul(w, x)."""
+    """A factor for each column goes into a constant right side, one for each row into a left."""
     x, y = node.operands
     left, right = _weights(g, x), _weights(g, y)
     if right is not None and (line := along_axis(factor, type, type.rank - 1)) is not None:

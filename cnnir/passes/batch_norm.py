@@ -41,12 +41,12 @@ def batch_norm_to_affine(g: Graph, node: Node) -> Result:
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(var + node.attrs["epsilon"])
         made = (rounded(factor, x.type), rounded(bias - mean * factor, x.type))
-    if made[0] is None or made[1] is None:
+    f, t = made
+    if f is None or t is None:
         return decline(node, "the factor or the shift is not finite")
-    shape = (-1,) + (1,) * (x.type.rank - 2)
-    base = _name(parameters[0]).removesuffix(".weight").removesuffix(".scale")
-    f, t = (g.param(f"{base}.{k}", a.reshape(shape)) for k, a in zip("ft", made, strict=True))
-    return g.add("add", g.add("mul", x, f), t)
+    shape = (x.type.shape[1],) + (1,) * (x.type.rank - 2)
+    scaled = g.add("mul", x, g.param(_name(parameters[0]), f.reshape(shape)))
+    return g.add("add", scaled, g.param(_name(parameters[1]), t.reshape(shape)))
 
 
 def _name(value: Value | None) -> str:
@@ -114,7 +114,7 @@ def shift_after_conv(g: Graph, node: Node) -> Result:
     if bias is None:
         return decline(node, "the bias would not be finite")
     name = _name(given[0] if given else node.operands[1])
-    return g.add(anchor.op, x, w, g.param(name, bias), **anchor.attrs)
+    return g.add(anchor.name, x, w, g.param(name, bias), **anchor.attrs)
 
 
 @rule("conv", "conv_transpose", "matmul")
@@ -186,7 +186,10 @@ def _joined(name: str, a: np.ndarray, c: np.ndarray, x: Value) -> np.ndarray | N
 def scale_of_shift(g: Graph, node: Node) -> Result:
     """(y + a) * c => y * c + a c  [a and c constant, y from weights or a product, one use]"""
     match node.operands:
-        case (Value(Node("add", (Value(Node(name)) as y, a))) as z, c) if name in (*_ANCHORS, "mul"):
+        case (Value(Node("add", (Value(Node(name)) as y, a))) as z, c) if name in (
+            *_ANCHORS,
+            "mul",
+        ):
             shift, factor = g.array(a), g.array(c)
             if shift is None or factor is None or not y.type == z.type == node.results[0].type:
                 return None

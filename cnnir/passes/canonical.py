@@ -44,7 +44,7 @@ def constant_right(g: Graph, node: Node) -> Result:
 def sub_constant(g: Graph, node: Node) -> Result:
     """x - c => x + (-c)  [c constant]"""
     match node:
-        case Node(_, (Value() as x, c)) if (array := g.array(c)) is not None:
+        case Node(_, (Value() as x, Value() as c)) if (array := g.array(c)) is not None:
             if x.node.kind == "param":
                 return None
             return g.add("add", x, g.param(c.name or "c", np.negative(array)))
@@ -55,7 +55,7 @@ def sub_constant(g: Graph, node: Node) -> Result:
 def div_by_power_of_two(g: Graph, node: Node) -> Result:
     """x / c => x * (1 / c)  [c constant floats, all powers of two, so that nothing is rounded]"""
     match node:
-        case Node(_, (Value() as x, c)) if (array := g.array(c)) is not None:
+        case Node(_, (Value() as x, Value() as c)) if (array := g.array(c)) is not None:
             if not is_float(c.type.dtype) or not array.size or x.node.kind == "param":
                 return None
             exact = array.astype(np.float64)
@@ -86,7 +86,12 @@ def extremum_to_clip(g: Graph, node: Node) -> Result:
         case Node(name, (Value() as x, c)) if (bound := uniform(g, c)) is not None:
             if x.type != node.results[0].type or x.node.kind == "param":
                 return None
-            return g.add("clip", x, **{"lo" if name == "maximum" else "hi": bound})
+            return g.add(
+                "clip",
+                x,
+                lo=bound if name == "maximum" else None,
+                hi=None if name == "maximum" else bound,
+            )
     return None
 
 

@@ -12,13 +12,21 @@ from cnnir.ops import Elementwise
 from cnnir.passes.base import RulePass
 from cnnir.passes.constants import uniform
 from cnnir.rewrite import Result, decline, rule
-from cnnir.tensortype import is_float
+from cnnir.tensortype import is_float, is_int
 
 _SAME_TYPE = ("identity", "reshape", "expand", "cast", "tile", "pad", "slice", "clip", "concat")
 
 
-@rule(*_SAME_TYPE, "transpose", "resize", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min",
-      "reduce_prod")
+@rule(
+    *_SAME_TYPE,
+    "transpose",
+    "resize",
+    "reduce_sum",
+    "reduce_mean",
+    "reduce_max",
+    "reduce_min",
+    "reduce_prod",
+)
 def remove_identity(g: Graph, node: Node) -> Result:
     """identity(x) => x, and so for what its attributes and types make one
 
@@ -128,12 +136,16 @@ _EXACT = {
 def cast_back(g: Graph, node: Node) -> Result:
     """cast(cast(x, wide), t) => x or cast(x, t)  [wide holds every value of x's type]"""
     match node:
-        case Node(_, (Value(Node("cast", (x,)) as inner),)):
+        case Node(_, (Value(Node("cast", (Value() as x,)) as inner),)):
             wide = inner.attrs["dtype"]
             if wide not in _EXACT.get(x.type.dtype, ()):
                 return None
-            same = x.type.dtype == node.attrs["dtype"]
-            return x if same else g.add("cast", x, dtype=node.attrs["dtype"])
+            dtype = node.attrs["dtype"]
+            if x.type.dtype == dtype:
+                return x
+            if is_int(x.type.dtype) and is_float(wide) and is_int(dtype):
+                return None  # a float saturates where an integer would wrap
+            return g.add("cast", x, dtype=dtype)
     return None
 
 
@@ -141,7 +153,7 @@ def cast_back(g: Graph, node: Node) -> Result:
 def where_known(g: Graph, node: Node) -> Result:
     """where(c, x, y) => x or y  [c is the same everywhere, the result is not broadcast]"""
     match node:
-        case Node(_, (c, x, y)) if uniform(g, c) is not None:
+        case Node(_, (c, Value() as x, Value() as y)) if uniform(g, c) is not None:
             chosen = x if uniform(g, c) else y
             return chosen if chosen.type == node.results[0].type else None
     return None
@@ -158,7 +170,7 @@ def expand_into_elementwise(g: Graph, node: Node) -> Result:
     shapes = [v.type.shape for v in shorter if v is not None]
     if np.broadcast_shapes(*shapes) != node.results[0].type.shape:
         return None
-    return g.add(node.op, *shorter, **node.attrs)
+    return g.add(node.name, *shorter, **node.attrs)
 
 
 def _unexpanded(value: Value | None) -> Value | None:

@@ -30,7 +30,7 @@ def _added(own: tuple[int, ...], more: tuple[int, ...]) -> tuple[int, ...]:
 def pad_into_conv(g: Graph, node: Node) -> Result:
     """conv(pad(x, p), w, b) => conv(x, w, b) {padding += p}  [zeros, on spatial axes]"""
     match node:
-        case Node(_, (Value(Node("pad", (x, *_)) as pad) as padded, *rest)):
+        case Node(_, (Value(Node("pad", (Value() as x,)) as pad) as padded, *rest)):
             more = _spatial(g, padded)
             if isinstance(more, Declined):
                 return more
@@ -48,7 +48,7 @@ def pad_into_avg_pool(g: Graph, node: Node) -> Result:
     [zeros, on spatial axes; the pool's own padding counts too, or is none; not ceil_mode]
     """
     match node:
-        case Node(_, (Value(Node("pad", (x, *_)) as pad) as padded,)):
+        case Node(_, (Value(Node("pad", (Value() as x,)) as pad) as padded,)):
             more = _spatial(g, padded)
             if isinstance(more, Declined):
                 return more
@@ -74,7 +74,7 @@ def pad_into_max_pool(g: Graph, node: Node) -> Result:
     x; not ceil_mode]
     """
     match node:
-        case Node(_, (Value(Node("pad", (x, *_)) as pad) as padded,)):
+        case Node(_, (Value(Node("pad", (Value() as x,)) as pad) as padded,)):
             more = _spatial(g, padded)
             if isinstance(more, Declined):
                 return more

@@ -58,7 +58,7 @@ def _two_factors(g: Graph, node: Node) -> tuple[float, list[tuple[Value, Value]]
 def _is_clip_0_6_of_plus_3(g: Graph, value: Value, x: Value | None) -> Value | None:
     """The x of clip(x + 3, 0, 6), where it is `x` if one is given."""
     match value:
-        case Value(Node("clip", (Value(Node("add", (y, c))),)) as clip):
+        case Value(Node("clip", (Value(Node("add", (Value() as y, c))),)) as clip):
             six = (clip.attrs["lo"], clip.attrs["hi"]) == (0, 6)
             if six and uniform(g, c) == 3 and (x is None or y is x) and y.type == value.type:
                 return y
@@ -124,7 +124,7 @@ def mish_of_parts(g: Graph, node: Node) -> Result:
 def softplus_of_exp(g: Graph, node: Node) -> Result:
     """log(e^x + 1) => softplus(x), which does not overflow"""
     match node:
-        case Node(_, (Value(Node("add", (Value(Node("exp", (x,))), one))),)):
+        case Node(_, (Value(Node("add", (Value(Node("exp", (Value() as x,))), one))),)):
             if uniform(g, one) == 1 and x.type == node.results[0].type:
                 return g.add("softplus", x)
     return None
@@ -141,7 +141,7 @@ def gelu_of_parts(g: Graph, node: Node) -> Result:
         if not _close(number, 0.5, x) or not g.sole_user(gate):
             continue
         match gate:
-            case Value(Node("add", (Value(Node("erf" | "tanh" as name, (u,))), one))):
+            case Value(Node("add", (Value(Node("erf" | "tanh" as name, (Value() as u,))), one))):
                 if uniform(g, one) != 1:
                     continue
                 if name == "erf" and _is_scaled(g, u, math.sqrt(0.5), x):

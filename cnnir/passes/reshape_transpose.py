@@ -47,7 +47,9 @@ def transpose_of_ones(g: Graph, node: Node) -> Result:
 def keepdims_for_reshape(g: Graph, node: Node) -> Result:
     """reshape(reduce(x, keepdims=False)) => reduce(x, keepdims=True)  [the types agree]"""
     match node:
-        case Node(_, (Value(Node(name, (x,)) as inner) as y,)) if name.startswith("reduce_"):
+        case Node(_, (Value(Node(name, (Value() as x,)) as inner) as y,)) if name.startswith(
+            "reduce_"
+        ):
             if inner.attrs["keepdims"]:
                 return None
             kept = tuple(
@@ -80,7 +82,7 @@ def sink_transpose(g: Graph, node: Node) -> Result:
     if not all(_only_use(g, v, node) for v in moved):
         return decline(node, "the transpose has other uses")
     attrs = node.attrs | _permuted(node.attrs, perm)
-    return g.add("transpose", g.add(node.op, *inner, **attrs), perm=perm)
+    return g.add("transpose", g.add(node.name, *inner, **attrs), perm=perm)
 
 
 def _moves_with_axes(node: Node) -> bool:

@@ -1,0 +1,42 @@
+"""The passes: a file each, and here the one list of what runs, in order.
+
+To add one, declare a subclass of `Pass` (or call `rule_pass`) and name it in a pipeline. Passes
+know graphs, ops and the evaluator; running, verifying and timing them is `pipeline.py`'s.
+"""
+
+from cnnir.passes.base import PASSES, Pass, RulePass, rule_pass
+from cnnir.passes.batch_norm import BatchNorm
+from cnnir.passes.canonical import Canonical
+from cnnir.passes.cse import Cse
+from cnnir.passes.dead import Dead
+from cnnir.passes.decompose import Decompose
+from cnnir.passes.fold import Fold
+from cnnir.passes.fuse import Fuse
+from cnnir.passes.identity import Identity
+from cnnir.passes.pad import Pad
+from cnnir.passes.recognise import Recognise
+from cnnir.passes.reshape_transpose import ReshapeTranspose
+
+PIPELINES: dict[str, tuple[Pass, ...]] = {
+    "inference": (
+        Dead(),
+        Fold(),
+        Canonical(),
+        Identity(),
+        ReshapeTranspose(),
+        Cse(),
+        Recognise(),
+        BatchNorm(),
+        Pad(),
+        Decompose(),
+        Fold(),  # what the parts of a decomposed op made of its params
+        Identity(),
+        Cse(),
+        Fuse(),
+        Dead(),
+    ),
+    "none": (),
+}
+"""Named lists of passes. `inference` is what `compile` runs by default."""
+
+__all__ = ["PASSES", "PIPELINES", "Pass", "RulePass", "rule_pass"]
