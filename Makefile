@@ -23,8 +23,8 @@ test-slow: lint
 	@$(BIN)/python -m pytest
 
 bench: $(READY)
-	@$(BIN)/python benchmarks/kernels.py
-	@$(BIN)/python benchmarks/models.py
+	@$(BIN)/python benchmarks/kernels.py --record
+	@$(BIN)/python benchmarks/models.py --record
 
 # mypy does not follow an editable install to the root folders, so it is shown a tree of links in
 # which frontends and backends lie where they are installed.

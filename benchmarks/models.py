@@ -1,9 +1,9 @@
 """Whole models: cnnir beside onnxruntime, run in turn in one process, on the same inputs.
 
-    python benchmarks/models.py [model.onnx ...] [--batch 1] [--threads 1] [--seconds 5]
+    python benchmarks/models.py [model.onnx ...] [--batch 1] [--threads 1] [--seconds 5] [--record]
 
 Without files it takes the light models that ship in the onnx wheel. Their weights are constants,
-which changes no time here: no runner skips zeros. Every row is printed and appended as JSON, with
+which changes no time here: no runner skips zeros. With --record every row is appended as JSON, with
 the commit and the machine, to benchmarks/results/models.jsonl.
 """
 
@@ -55,11 +55,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     facts = context()
     for path in given.models or [LIGHT / f"light_{name}.onnx" for name in LIGHT_MODELS]:
         for row in measure(path, given.batch, given.threads, given.seconds):
-            append("models", facts | row)
+            if given.record:
+                append("models", facts | row)
             median, best = 1e3 * float(str(row["median_s"])), 1e3 * float(str(row["min_s"]))
             ratio = row["speed_min"] and f"cnnir is {row['speed_min']:.2f} x as fast"
             times = f"median {median:9.3f} ms  min {best:9.3f} ms"

@@ -153,12 +153,10 @@ class Graph:
     def _fresh(self, name: str) -> str:
         """`name`, or `name~1`, `name~2` ...; a counter per base name keeps this linear."""
         base = name.partition("~")[0]
-        while True:
-            count = self._counters.get(base, 0)
-            self._counters[base] = count + 1
-            fresh = f"{base}~{count}" if count else base
-            if fresh not in self.params:
-                return fresh
+        while name in self.params:
+            self._counters[base] = self._counters.get(base, 0) + 1
+            name = f"{base}~{self._counters[base]}"
+        return name
 
     @staticmethod
     def _infer(

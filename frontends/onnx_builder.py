@@ -21,12 +21,20 @@ from cnnir.errors import LimitError, ModelError, UnsupportedError
 from cnnir.evaluate import evaluate_node
 from cnnir.frontends.onnx_tensors import TensorReader
 from cnnir.ir import Graph, Value
+from cnnir.ops import Elementwise
 from cnnir.tensortype import DTYPES, TensorType
 
 FOLDED_ELEMENTS = 1 << 20
 """Constants larger than this stay nodes (views excepted); the fold pass has the time for them."""
 
 FOLDED_FLOPS = 1 << 27
+FOLDED_OPS = frozenset(
+    "argmax argmin concat cumsum expand gather gather_elements gather_nd matmul one_hot pad"
+    " reduce_max reduce_mean reduce_min reduce_prod reduce_sum scatter_elements scatter_nd slice"
+    " tile topk transpose trilu".split()
+)
+"""Besides the elementwise ones: those whose work and memory the types alone bound."""
+
 COMPUTED_BYTES = 1 << 28
 """Constants that operators compute here, such as ranges, are no larger than this."""
 
@@ -108,7 +116,10 @@ class Builder:
         assert node.op is not None
         if node.op.view:
             return True
-        elements = sum(v.type.size for v in (*given, *values))
+        if not issubclass(node.op, Elementwise) and node.op.name not in FOLDED_OPS:
+            return False
+        # a dimension of 0 must not hide that others are huge
+        elements = sum(math.prod(max(d, 1) for d in v.type.shape) for v in (*given, *values))
         return elements <= FOLDED_ELEMENTS and node.op.cost(node).flops <= FOLDED_FLOPS
 
     def constant(self, value: Any, dtype: str | None = None) -> Value:

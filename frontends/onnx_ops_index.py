@@ -79,6 +79,8 @@ def triangle(b: Builder, x: Value, k: Value | None = None, *, upper: int = 1) ->
     """The part of each matrix above or below a diagonal; 0 elsewhere."""
     b.require(x.type.rank >= 2, f"input has rank {x.type.rank}, wanted at least 2")
     diagonal = 0 if k is None else b.whole(k, "k")
+    rows, columns = x.type.shape[-2:]
+    diagonal = min(max(diagonal, -rows), columns)  # further out there is nothing more
     return b.add("trilu", x, k=diagonal, upper=bool(upper))
 
 

@@ -6,7 +6,7 @@ import golden
 import numpy as np
 import pytest
 
-from cnnir.errors import PassError
+from cnnir.errors import PassError, RuntimeError
 from cnnir.evaluate import evaluate
 from cnnir.ir import Graph
 from cnnir.passes import PASSES, RulePass
@@ -50,7 +50,13 @@ def test_golden_values(case: golden.Case, dtype: str, tolerance: float) -> None:
     """The same values before and after, on random weights and inputs."""
     graph = case.graph(dtype)
     feeds = random_inputs(graph, seed=3)
-    wanted = evaluate(graph, feeds)
+    try:
+        wanted = evaluate(graph, feeds)
+    except RuntimeError:  # then it must be so afterwards
+        optimise(graph, case.pipeline)
+        with pytest.raises(RuntimeError):
+            evaluate(graph, feeds)
+        return
     optimise(graph, case.pipeline)
     for a, b in zip(wanted, evaluate(graph, feeds), strict=True):
         assert a.dtype == b.dtype and relative_difference(a, b) <= tolerance

@@ -101,7 +101,6 @@ def _place_results(schedule: Schedule, places: Places) -> None:
         slot: slot.nbytes + (0 if slot in schedule.aliases else SLACK)
         for slot, root in roots.items()
         if slot not in places.sources and root not in outputs and root not in places.sources
-        and root.value.node.kind == "op"
     }  # fmt: skip
     steps = [
         memory.Access(

@@ -121,5 +121,5 @@ def _unrolled(e: Reduce) -> Expr:
         ]
     if copies == 1:
         return e
-    body = accumulate(lambda a, b: x.binary(COMBINE[e.kind], a, b), bodies)
+    body = _tree(e.kind, bodies)
     return x.reduce(e.kind, tuple(bound), (body, where, *ranges))

@@ -35,9 +35,7 @@ def valid_indices(indices: np.ndarray, extent: int, word: str = "indices") -> np
     wide = np.asarray(indices, np.int64)
     bad = wide[(wide < -extent) | (wide >= extent)]
     if bad.size:
-        raise RuntimeError(
-            f"{word} out of range: {bad.flat[0]}, wanted {-extent} to {extent - 1}"
-        )
+        raise RuntimeError(f"{word} out of range: {bad.flat[0]}, wanted {-extent} to {extent - 1}")
     return np.where(wide < 0, wide + extent, wide)
 
 
