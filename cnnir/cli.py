@@ -32,7 +32,7 @@ from cnnir.ir import Graph
 from cnnir.ops import OPS
 from cnnir.pipeline import optimise
 from cnnir.report import accuracy, cost, history, operators, plan, profile, timing, values
-from cnnir.report.table import Column, number, table
+from cnnir.report.table import Column, number, scaled, table
 
 PLAIN_WIDTH = 140
 """Columns of output that goes to a file or a pipe."""
@@ -179,7 +179,7 @@ def bench(
     with _progress(f"measuring for about {seconds:.0f} s"):
         timings = timing.interleaved(runners, seconds)
     rows = timing.timing_rows(timings, flops)
-    title = f"{model.name}, {flops / 1e9:.2f} GFLOP, {threads} threads"
+    title = f"{model.name}, {scaled(flops, 'FLOP')}, threads: {threads}"
     found: dict[str, Any] = {"model": str(model), "threads": threads, "flops": flops, "rows": rows}
     tables: list[RenderableType] = [timing.timing_table(title, rows)]
     if target == "cpu":

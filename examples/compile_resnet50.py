@@ -93,12 +93,12 @@ def main() -> None:
     runs = [exe.profile(feeds) for _ in range(7)][2:]
     steps = profile.profile_rows(exe.plan, runs, peak)
     console.print(profile.profile_table("by kernel", profile.kernel_rows(steps, peak)))
-    title = f"the slowest steps; the peak is {peak:.0f} GFLOP/s on {THREADS} thread(s)"
+    title = f"the slowest steps; the peak is {peak:.0f} GFLOP/s, threads: {THREADS}"
     console.print(profile.profile_table(title, steps, top=12))
 
     runners = {"cnnir": lambda: exe.run(feeds), "onnxruntime": lambda: session.run(None, feeds)}
     rows = timing.timing_rows(timing.interleaved(runners, seconds=6), cost.summary(graph)["flops"])
-    console.print(timing.timing_table(f"one image, {THREADS} thread(s), in turn", rows))
+    console.print(timing.timing_table(f"one image, in turn; threads: {THREADS}", rows))
     exe.close()
 
 

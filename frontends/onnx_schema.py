@@ -35,7 +35,7 @@ _SHORT_NAMES = {long: short for short, long in _TYPE_NAMES.items()}
 # Opset 18 came with a GroupNormalization whose scale is per group; it is marked as deprecated
 # from the beginning, yet exporters wrote it.
 _STILL_ACCEPTED = {("GroupNormalization", 18)}
-_PAYLOADS = {
+_PAYLOADS: dict[int, str] = {
     AttributeProto.FLOAT: "f",
     AttributeProto.INT: "i",
     AttributeProto.STRING: "s",

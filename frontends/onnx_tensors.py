@@ -18,7 +18,7 @@ from cnnir.errors import LimitError, ModelError, UnsupportedError, quoted
 from cnnir.frontends.onnx_external import read_external
 from cnnir.tensortype import DTYPES, MAX_RANK
 
-ELEMENT_TYPES = {
+ELEMENT_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "f32",
     TensorProto.UINT8: "u8",
     TensorProto.INT8: "i8",

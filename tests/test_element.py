@@ -27,6 +27,9 @@ CHECKED = 60
 class Accessor:
     """An operand as `element` sees it; every load must be in range."""
 
+    probed = False
+    """Only the element type of an expression is wanted, by a reduction over nothing."""
+
     def __init__(self, array: np.ndarray) -> None:
         type = TensorType.of(array)
         self.shape, self.dtype = type.shape, type.dtype
@@ -35,7 +38,7 @@ class Accessor:
     def __getitem__(self, index: tuple[Any, ...] | Any) -> Any:
         index = index if isinstance(index, tuple) else (index,)
         assert len(index) == len(self.shape)
-        if 0 in self.shape:  # only asked for its element type, by a reduction over nothing
+        if Accessor.probed:
             return self.array.dtype.type(0)
         for i, extent in zip(index, self.shape, strict=True):
             assert 0 <= i < extent, f"load at {index} of {self.shape}"
@@ -77,7 +80,11 @@ class Interpreted(NumpyAlgebra):
             result = value if result is None else self.STEPS[kind](result, value).astype(dtype)
         if result is not None:
             return result
-        dtype = np.asarray(body(*(np.int64(0) for _ in extents))).dtype
+        Accessor.probed = True
+        try:
+            dtype = np.asarray(body(*(np.int64(0) for _ in extents))).dtype
+        finally:
+            Accessor.probed = False
         return dtype.type(identity(kind, dtype))
 
     @staticmethod

@@ -7,6 +7,7 @@ starts as NaN; so whatever a kernel reads or writes where it must not shows.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from math import prod
 
 import llvmlite.ir as ir
@@ -184,10 +185,24 @@ def matmul_sample(pick):
 # ---- direct convolution
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_direct_convolution_agrees_over_random_shapes(seed):
-    for spec in sampled(12, seed, conv_sample):
-        assert conv_error(direct_conv, spec) < TOLERANCE, spec
+    for spec in sampled(10, seed, conv_sample):
+        tiling = direct_conv.choose(spec, TARGETS[spec.lanes])
+        assert conv_error(direct_conv, spec, tiling) < TOLERANCE, spec
+        if spec.padded and seed % 2:
+            other = replace(tiling, copy=not tiling.copy)
+            assert conv_error(direct_conv, spec, other) < TOLERANCE, (spec, other)
+
+
+def test_edges_that_would_be_too_much_code_are_copied():
+    shape = ((31, 31), (25, 25), (1, 1), (1, 1), (12, 12, 12, 12))
+    spec = ConvSpec(1, 4, 8, *shape, lanes=8)
+    tiling = direct_conv.choose(spec, TARGETS[8])
+    assert tiling.copy
+    assert conv_error(direct_conv, spec, tiling) < TOLERANCE
+    usual = ConvSpec(1, 8, 8, (17, 17), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), lanes=8)
+    assert not direct_conv.choose(usual, TARGETS[8]).copy
 
 
 @pytest.mark.parametrize("lanes", LANES)
@@ -203,9 +218,10 @@ def test_usual_convolutions(lanes, kernel, stride, padding, size):
 
 @pytest.mark.parametrize("blocks, rows, columns", [(1, 1, 5), (2, 2, 3), (3, 1, 9), (4, 3, 1)])
 @pytest.mark.parametrize("band, chunk", [(1, 1), (2, 3), (9, 6)])
-def test_every_tiling_computes_the_same_bits(blocks, rows, columns, band, chunk):
-    spec = ConvSpec(1, 20, 48, (9, 11), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), bias=True, lanes=8)
-    tiling = direct_conv.Tiling(blocks, rows, columns, band, chunk)
+@pytest.mark.parametrize("copy", [False, True])
+def test_every_tiling_computes_the_same(blocks, rows, columns, band, chunk, copy):
+    spec = ConvSpec(1, 20, 48, (9, 11), (3, 3), (1, 1), (1, 1), (1, 1, 1, 2), bias=True, lanes=8)
+    tiling = direct_conv.Tiling(blocks, rows, columns, band, chunk, copy)
     assert conv_error(direct_conv, spec, tiling) < TOLERANCE
 
 
@@ -226,7 +242,7 @@ def test_direct_convolution_says_what_it_does_not_take(spec, words):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_depthwise_agrees_over_random_shapes(seed):
-    for spec in sampled(14, seed, depthwise_sample):
+    for spec in sampled(10, seed, depthwise_sample):
         assert conv_error(depthwise, spec) < TOLERANCE, spec
 
 
@@ -287,7 +303,7 @@ def test_the_maximum_keeps_nan_and_infinity(lanes):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_matmul_agrees_over_random_shapes(seed):
-    for spec in sampled(14, seed, matmul_sample):
+    for spec in sampled(10, seed, matmul_sample):
         check_matmul(spec)
 
 

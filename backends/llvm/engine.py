@@ -32,7 +32,7 @@ from cnnir.errors import BackendError
 
 Source: TypeAlias = ir.Module | str
 
-_MATH = "exp log sin cos tanh erf pow fma floor ceil trunc rint nearbyint roundeven fmod".split()
+_MATH = "exp log sin cos tanh erf pow fma floor ceil trunc rint nearbyint roundeven fmod atan2".split()
 LIBRARY = frozenset(
     ["memcpy", "memmove", "memset", "syscall", "sched_yield", "usleep", "clock_gettime"]
     + _MATH

@@ -1,8 +1,7 @@
-"""epilogue_of: the work of a fused node behind its anchor, as a function the templates call.
+"""What follows the anchor of a fused node, spliced into a tuned kernel before its stores.
 
-A template computes a vector of the anchor's result and calls the epilogue with it and its place;
-what comes back is what is stored. The expression is built once, from the same element definitions
-as every other kernel, and printed at each call.
+The rest of the body becomes an expression over the anchor's result (the accumulator) and loads of
+the other operands at the same index; it is printed for one vector of results at a time.
 """
 
 from __future__ import annotations
@@ -11,17 +10,16 @@ from collections.abc import Sequence
 
 import llvmlite.ir as ir
 
-from cnnir.backends.llvm.builder import Builder, Index
+from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels.spec import Epilogue, Place
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.values import Values
 from cnnir.errors import BackendError
-from cnnir.ir import Graph, Node
+from cnnir.ir import Node
 from cnnir.loops import Buffer, ElementAlgebra, Layout
 from cnnir.loops import expr as x
-from cnnir.loops.analysis import loads, post_order, stride
 from cnnir.loops.elements import Elements
-from cnnir.loops.expr import Expr
+from cnnir.loops.expr import Expr, Symbol, Var
 
 
 def epilogue_of(
@@ -33,18 +31,17 @@ def epilogue_of(
     first: int,
     target: CpuTarget,
 ) -> Epilogue | None:
-    """What a fused node does after its anchor; None when that is nothing.
+    """What a template calls with each vector of anchor results; None where nothing follows.
 
-    positions: the operands of the node that the epilogue reads, whose layouts follow; their
-    pointers are `builder.pointers[first:]`, in this order. result: the layout of the result.
+    positions, layouts: the operands of `node` that the epilogue reads, and how they lie; their
+    pointers come in this order from the builder's pointer `first` on.
     """
-    body = node.attrs.get("body")
-    if not isinstance(body, Graph) or body.outputs == list(anchor.results[:1]):
+    if node is anchor:
         return None
-    return _Epilogue(node, anchor, positions, layouts, result, first, target)
+    return _Splice(node, anchor, positions, layouts, result, first, target)
 
 
-class _Epilogue:
+class _Splice:
     def __init__(
         self,
         node: Node,
@@ -55,91 +52,59 @@ class _Epilogue:
         first: int,
         target: CpuTarget,
     ) -> None:
-        self.first, self.target = first, target
-        (value,) = node.results
-        self.shape, self.layout = value.type.shape, result
-        operands: list[Buffer | None] = [None] * len(node.operands)
+        self.target, self.first = target, first
+        type = node.results[0].type
+        self.blocked, self.rows = bool(result.lanes), type.shape[-2]
+        buffers: list[Buffer | None] = [None] * len(node.operands)
         for position, layout in zip(positions, layouts, strict=True):
-            operand = node.operands[position]
-            assert operand is not None
-            operands[position] = Buffer(f"x{position}", operand.type, layout)
-        self.buffers = [operands[position] for position in positions]
-        if anchor.results[0].type.shape != self.shape:
-            raise BackendError(f"{node!r}: the epilogue changes the shape of {anchor!r}")
-        self.given = x.Symbol("given", "f32")
-        self.lane = x.Var("lane", result.lanes or target.lanes, lanes=True)
-        self.steps, at = self._index()
-        elements = Elements(node, ElementAlgebra(), operands, {anchor.results[0]: self.given})
-        (made,) = elements.at(at)
-        whole = x.index(Buffer("y", value.type, result).offset(at))
-        self.near = whole - self.lane
-        self.expr = self._guarded(made, at)
-        used = post_order((self.expr,), skip=(whole,))
-        self.needs_steps = any(step in self.steps for step in used if isinstance(step, x.Var))
-
-    def _index(self) -> tuple[list[x.Var], tuple[Expr, ...]]:
-        """Variables for the coordinates that a place tells, and the index of a lane."""
-        if not self.layout.lanes:
-            steps = [x.Var(f"i{k}", extent) for k, extent in enumerate(self.shape)]
-            return steps, (*steps[:-1], steps[-1] + self.lane)
-        width = self.layout.lanes
-        n, channels, *sizes = self.shape
-        extents = [n, -(-channels // width), *sizes]
-        steps = [x.Var(f"i{k}", extent) for k, extent in enumerate(extents)]
-        return steps, (steps[0], width * steps[1] + self.lane, *steps[2:])
-
-    def _guarded(self, made: Expr, at: tuple[Expr, ...]) -> Expr:
-        """Lanes behind the last channel read nothing where that would be out of bounds."""
-        width = self.layout.lanes
-        if not width or self.shape[1] % width == 0:
-            return made
-        real = at[1] < self.shape[1]
-        stand_ins: dict[Expr, Expr] = {}
-        for found in loads((made,)):
-            offset = found.args[0]
-            blocked = found.buffer.layout.lanes == width and stride(offset, self.lane) == 1
-            if self.lane in offset.free and not blocked:
-                stand_ins[found] = found.with_args((offset, real, x.const(0, found.dtype)))
-        if not stand_ins:
-            return made
-        return _replaced(made, stand_ins)
+            value = node.operands[position]
+            assert value is not None
+            buffers[position] = Buffer(f"x{position}", value.type, layout)
+        self.buffers = [b for b in buffers if b is not None]
+        self.accumulator = Symbol("accumulator", "f32")
+        self.lane = Var("lane", target.lanes, lanes=True)
+        self.coordinates, at = _index(type.shape, result, self.lane)
+        algebra = ElementAlgebra()
+        elements = Elements(node, algebra, buffers, {anchor.results[0]: self.accumulator})
+        self.value: Expr = elements.at(at)[0]
+        if algebra.errors:
+            raise BackendError(f"{node!r}: an epilogue cannot check indices")
+        self.here = result.offset(type.shape, at) - self.lane
+        """Where the vector lies in the result, and in every operand that is laid out alike."""
 
     def __call__(self, b: Builder, vector: ir.Value, place: Place) -> ir.Value:
-        pointers = {
-            buffer: pointer
-            for buffer, pointer in zip(self.buffers, b.pointers[self.first :], strict=False)
-            if buffer is not None
-        }
-        values = Values(b.ir, self.target, pointers, b.error)
+        pointers = b.pointers[self.first : self.first + len(self.buffers)]
+        values = Values(b.ir, self.target, dict(zip(self.buffers, pointers, strict=True)))
+        told = place.coordinates()
+        if not self.blocked:  # matrix, row, column
+            told = (b.add(b.mul(told[0], self.rows), told[1]), told[2])
+        for variable, value in zip(self.coordinates, told, strict=True):
+            values.define(variable, b.value(value))
+        values.define(self.here, b.value(place.offset))
+        values.define(self.accumulator, vector)
         with values.lanes(self.lane):
-            values.define(self.given, vector)
-            values.define(self.near, b.value(place.offset))
-            if place.count < vector.type.count:
-                values.mask = values.ops.first_lanes(place.count, vector.type.count)
-            if self.needs_steps:
-                for step, at in zip(self.steps, self._coordinates(b, place), strict=True):
-                    values.define(step, b.value(at))
-            return values.ops.spread(values.value(self.expr), vector.type.count)
-
-    def _coordinates(self, b: Builder, place: Place) -> list[Index]:
-        """One coordinate for each step."""
-        told = list(place.coordinates())
-        if self.layout.lanes or len(told) == len(self.steps):
-            return told
-        # a matrix product tells (matrix, row, column); the matrix counts all leading axes
-        *leading, row, column = told
-        if len(self.shape) == 2:
-            return [row, column]
-        return [*b.unflatten(leading[0], self.shape[:-2]), row, column]
+            if place.count < self.target.lanes:
+                values.mask = values.ops.first_lanes(place.count, self.target.lanes)
+            return values.ops.spread(values.value(self.value), self.target.lanes)
 
 
-def _replaced(root: Expr, stand_ins: dict[Expr, Expr]) -> Expr:
-    """The expression with some of its parts replaced."""
-    done: dict[Expr, Expr] = {}
-    for e in post_order((root,)):
-        args = tuple(done[a] for a in e.args)
-        done[e] = stand_ins[e] if e in stand_ins else e.with_args(args)
-    return done[root]
-
-
-
+def _index(
+    shape: tuple[int, ...], layout: Layout, lane: Var
+) -> tuple[list[Expr], tuple[Expr, ...]]:
+    """The variables that a template tells (see `Place`), and the result index in terms of them."""
+    if layout.lanes:
+        n, channels, *sizes = shape
+        block = Var("block", -(-channels // layout.lanes))
+        position: list[Expr] = [Var(f"i{k}", size) for k, size in enumerate(sizes)]
+        image = Var("n", n)
+        return [image, block, *position], (image, layout.lanes * block + lane, *position)
+    rows = 1
+    for size in shape[:-1]:
+        rows *= size
+    row, column = Var("row", rows), Var("column", shape[-1])
+    index: list[Expr] = []
+    flat: Expr = row
+    for size in reversed(shape[:-1]):
+        index.insert(0, x.modulo(flat, size))
+        flat = x.floordiv(flat, size)
+    return [row, column], (*index, column + lane)

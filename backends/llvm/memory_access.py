@@ -11,7 +11,7 @@ import llvmlite.ir as ir
 
 from cnnir.backends.llvm.operations import Operations, value_type
 from cnnir.backends.llvm.vectormath import F32, F64, I1, I32, I64, lanes_of, suffix
-from cnnir.loops.kernel import Buffer
+from cnnir.loops.statements import Buffer
 
 PTR = ir.PointerType()
 SLACK = 64  # readable bytes behind every buffer

@@ -8,7 +8,16 @@ from __future__ import annotations
 import llvmlite.ir as ir
 
 from cnnir.backends.llvm.target import CpuTarget
-from cnnir.backends.llvm.vectormath import F32, F64, I1, I32, I64, VectorMath, lanes_of, shaped
+from cnnir.backends.llvm.vectormath import (
+    F32,
+    F64,
+    I1,
+    I32,
+    VectorMath,
+    lanes_of,
+    shaped,
+    suffix,
+)
 from cnnir.tensortype import is_float, is_int, is_signed
 
 _FUNCTIONS = ("exp", "log", "tanh", "erf", "sin", "cos", "sqrt")
@@ -82,14 +91,13 @@ class Operations:
 
     # ---- operations
 
-    def operation(
-        self, op: str, of: str, to: str, arguments: list[ir.Value]
-    ) -> ir.Value:
+    def operation(self, op: str, of: str, to: str, arguments: list[ir.Value]) -> ir.Value:
         """Any operation by name, on operands of dtype `of`, with a result of dtype `to`."""
         if op == "select":
             condition, a, b = arguments
-            a, b = self.matched(a, b) if not lanes_of(condition) else self.matched(
-                condition, a, b)[1:]
+            a, b = (
+                self.matched(a, b) if not lanes_of(condition) else self.matched(condition, a, b)[1:]
+            )
             return self.b.select(condition, a, b)
         if op == "cast":
             return self.cast(arguments[0], of, to)
@@ -173,9 +181,7 @@ class Operations:
         n = lanes_of(vector)
         while n > 1:
             n //= 2
-            vector = self.combine(
-                kind, dtype, self._lanes(vector, 0, n), self._lanes(vector, n, n)
-            )
+            vector = self.combine(kind, dtype, self._lanes(vector, 0, n), self._lanes(vector, n, n))
         return self.b.extract_element(vector, ir.Constant(I32, 0))
 
     def _lanes(self, vector: ir.Value, first: int, count: int) -> ir.Value:
@@ -248,7 +254,7 @@ class Operations:
             return b.fpext(a, target) if to == "f64" else b.fptrunc(a, target)
         if is_float(of):
             name = "fptosi" if is_signed(to) else "fptoui"
-            kinds = f"{_suffix(target)}.{_suffix(a.type)}"
+            kinds = f"{suffix(target)}.{suffix(a.type)}"
             return self.math.call(f"llvm.{name}.sat.{kinds}", target, [a])
         signed = of != "bool" and is_signed(of)
         if is_float(to):
@@ -263,9 +269,7 @@ class Operations:
     def from_bf16(self, h: ir.Value) -> ir.Value:
         """f32 of the bits of a bf16."""
         wide = self.b.zext(h, shaped(I32, lanes_of(h)))
-        return self.b.bitcast(
-            self.b.shl(wide, self.like(16, wide)), shaped(F32, lanes_of(h))
-        )
+        return self.b.bitcast(self.b.shl(wide, self.like(16, wide)), shaped(F32, lanes_of(h)))
 
     def to_bf16(self, a: ir.Value) -> ir.Value:
         """The bits of the nearest bf16, ties to even; NaN stays NaN."""
@@ -274,9 +278,7 @@ class Operations:
         rounded = b.add(b.add(bits, self.like(0x7FFF, bits)), odd)
         quiet = b.or_(bits, self.like(0x400000, bits))
         chosen = b.select(b.fcmp_unordered("uno", a, a), quiet, rounded)
-        return b.trunc(
-            b.lshr(chosen, self.like(16, bits)), shaped(ir.IntType(16), lanes_of(a))
-        )
+        return b.trunc(b.lshr(chosen, self.like(16, bits)), shaped(ir.IntType(16), lanes_of(a)))
 
     def from_f16(self, h: ir.Value) -> ir.Value:
         """f32 of the bits of an f16."""
@@ -308,8 +310,9 @@ class Operations:
         normal = b.lshr(normal, self.like(13, bits))
         # an f32 in [1/2, 1) has steps of 2^-24, those of a subnormal f16: adding rounds
         half = b.bitcast(size, a.type)
-        tiny = b.sub(self.math.bits(b.fadd(half, self.like(0.5, half))),
-                     self.like(0x3F000000, bits))
+        tiny = b.sub(
+            self.math.bits(b.fadd(half, self.like(0.5, half))), self.like(0x3F000000, bits)
+        )
         h = b.select(b.icmp_unsigned("<", size, self.like(0x38800000, bits)), tiny, normal)
         over = b.icmp_unsigned(">=", size, self.like(0x47800000, bits))
         h = b.select(over, self.like(0x7C00, bits), h)
@@ -321,12 +324,3 @@ class Operations:
 
 def _bits(dtype: str) -> int:
     return 1 if dtype == "bool" else int(dtype[1:])
-
-
-def _suffix(type_: ir.Type) -> str:
-    from cnnir.backends.llvm.vectormath import suffix
-
-    return suffix(type_)
-
-
-__all__ = ["CONTRACT", "I64", "Operations", "value_type"]

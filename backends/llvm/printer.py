@@ -17,7 +17,7 @@ from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.values import Values, split_offset, width_of
 from cnnir.backends.llvm.vectormath import I64
 from cnnir.loops import Kernel
-from cnnir.loops.kernel import Buffer, For, Get, If, Let, Set, Statement, Store, Variable
+from cnnir.loops.statements import Buffer, For, Get, If, Let, Set, Statement, Store, Variable
 
 
 def print_kernel(

@@ -19,7 +19,7 @@ from cnnir.backends.llvm.vectormath import I32, I64, lanes_of
 from cnnir.loops import expr as x
 from cnnir.loops.analysis import stride
 from cnnir.loops.expr import Expr
-from cnnir.loops.kernel import Buffer
+from cnnir.loops.statements import Buffer
 
 
 def width_of(lane: x.Var) -> int:
@@ -295,6 +295,3 @@ def split_offset(offset: Expr, lane: x.Var | None) -> tuple[Expr, int | None]:
         return offset, 0
     step = stride(offset, lane)
     return (offset, None) if step is None else (offset - step * lane, step)
-
-
-

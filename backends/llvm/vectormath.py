@@ -8,6 +8,7 @@ below 1e-38 may be 0. Coefficients are least-squares fits at Chebyshev nodes.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 
 import llvmlite.ir as ir
@@ -217,8 +218,9 @@ class VectorMath:
         size = self.intrinsic("fabs", x)
         square = b.fmul(x, x)
         near = self.fma(b.fmul(x, square), self.polynomial(square, _TANH), x)
-        bound = b.select(b.fcmp_ordered("<", size, self.constant(10.0, x)), size,
-                         self.constant(10.0, x))
+        bound = b.select(
+            b.fcmp_ordered("<", size, self.constant(10.0, x)), size, self.constant(10.0, x)
+        )
         e = self.exp(b.fadd(bound, bound))
         one = self.constant(1.0, x)
         far = b.fsub(one, b.fdiv(self.constant(2.0, x), b.fadd(e, one)))
@@ -335,13 +337,11 @@ class VectorMath:
         result = b.select(endless, b.select(up, infinite, zero), result)
         limitless = b.fcmp_ordered("==", self.intrinsic("fabs", y), infinite)
         grows = b.xor(b.fcmp_ordered("<", size, one), up)
-        at_limit = b.select(b.fcmp_ordered("==", size, one), one,
-                            b.select(grows, infinite, zero))
+        at_limit = b.select(b.fcmp_ordered("==", size, one), one, b.select(grows, infinite, zero))
         result = b.select(limitless, at_limit, result)
         signed = b.and_(odd, b.icmp_signed("<", self.bits(x), self.constant(0, self.bits(x))))
         result = b.select(signed, b.fneg(result), result)
-        negative = b.and_(b.fcmp_ordered("<", x, zero),
-                          b.fcmp_ordered("<", size, infinite))
+        negative = b.and_(b.fcmp_ordered("<", x, zero), b.fcmp_ordered("<", size, infinite))
         undefined = b.and_(negative, b.not_(b.or_(whole, limitless)))
         nan = self.constant(math.nan, x)
         result = b.select(undefined, nan, result)
@@ -356,7 +356,5 @@ def _scalar(x: ir.Value) -> ir.Type:
 
 def _f32(value: float) -> float:
     """The nearest f32: llvmlite wants constants that it can print exactly."""
-    import struct
-
     rounded: float = struct.unpack("f", struct.pack("f", value))[0]
     return rounded

@@ -14,7 +14,18 @@ from cnnir.errors import IRError
 from cnnir.loops import expr as x
 from cnnir.loops.analysis import conjunction, conjuncts, limits, loads, stride, substitute
 from cnnir.loops.expr import TRUE, Expr, Number, Symbol, Var
-from cnnir.loops.kernel import Buffer, For, Get, If, Layout, Let, Set, Statement, Store, Variable
+from cnnir.loops.statements import (
+    Buffer,
+    For,
+    Get,
+    If,
+    Layout,
+    Let,
+    Set,
+    Statement,
+    Store,
+    Variable,
+)
 from cnnir.tensortype import TensorType, is_float
 
 
@@ -106,7 +117,7 @@ class ElementAlgebra:
     @staticmethod
     def pow(a: Any, b: Any) -> Expr:
         """a to the power of b; small whole constant powers are products."""
-        a, b = x._pair("pow", a, b)
+        a, b = x.pair("pow", a, b)
         if isinstance(b, x.Const) and b.value in (1, 2, 3) and is_float(a.dtype):
             return a if b.value == 1 else a * a if b.value == 2 else a * a * a
         return x.binary("pow", a, b)

@@ -12,8 +12,9 @@ from cnnir.errors import IRError
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import expr as x
 from cnnir.loops.algebra import Accessor, ElementAlgebra, buffer_accessor
+from cnnir.loops.analysis import post_order
 from cnnir.loops.expr import Expr
-from cnnir.loops.kernel import Buffer
+from cnnir.loops.statements import Buffer
 from cnnir.ops.base import broadcast_index
 from cnnir.tensortype import compute_dtype
 
@@ -127,8 +128,6 @@ class Elements:
 def _guarded(value: Expr, inside: Expr, other: Any) -> Expr:
     """A computed value where a condition holds; its loads must not run where it fails."""
     guarded: dict[Expr, Expr] = {}
-    from cnnir.loops.analysis import post_order
-
     for e in post_order((value,)):
         args = tuple(guarded[a] for a in e.args)
         new = e if args == e.args else e.with_args(args)

@@ -1,275 +1,38 @@
 """Typed scalar expressions of the kernel language, built in normal form.
 
-Expressions are immutable and interned: equal ones are one object, so `is` compares them and shared
-values stay shared. i64 expressions are linear combinations wherever possible, with floor division
-and modulo folded by the ranges of the variables, so that `(16 * block + lane) // 16` is `block`.
-Arithmetic on i64 wraps, as the machine's does; ranges are those of values that do not wrap.
-Statements and kernels are in `kernel.py`, the operations that op definitions use in `algebra.py`.
+i64 expressions are linear combinations wherever possible, with floor division and modulo folded by
+the ranges of the variables, so that `(16 * block + lane) // 16` is `block`. Arithmetic on i64
+wraps, as the machine's does; ranges are those of values that do not wrap. The kinds of expressions
+are in `terms.py`, statements in `statements.py`, what op definitions call in `algebra.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Mapping
 from typing import Any
-from weakref import WeakValueDictionary
 
 from cnnir.errors import IRError
+from cnnir.loops.terms import (
+    Call,
+    Checked,
+    Const,
+    Expr,
+    Fold,
+    Linear,
+    Load,
+    Number,
+    Reduce,
+    Symbol,
+    Var,
+    interned,
+    remember,
+    remembered,
+)
 from cnnir.tensortype import is_float, is_int, is_signed
 
-_TABLE: WeakValueDictionary[Any, Expr] = WeakValueDictionary()
-_NONE: frozenset[Any] = frozenset()
-
-Number = bool | int | float
-Operand = "Expr | Number"
-
-
-class Expr:
-    """One scalar value. `free` holds the variables and symbols that it depends on.
-
-    `lo` and `hi` bound an i64 value where that is known.
-    """
-
-    __slots__ = ("__weakref__", "args", "dtype", "free", "hi", "lo")
-
-    args: tuple[Expr, ...]
-    dtype: str
-    free: frozenset[Expr]
-    lo: int | None
-    hi: int | None
-
-    def with_args(self, args: tuple[Expr, ...]) -> Expr:
-        """The same operation on other operands, in normal form."""
-        return self
-
-    def __add__(self, other: Any) -> Expr:
-        return binary("add", self, other)
-
-    def __radd__(self, other: Any) -> Expr:
-        return binary("add", other, self)
-
-    def __sub__(self, other: Any) -> Expr:
-        return binary("sub", self, other)
-
-    def __rsub__(self, other: Any) -> Expr:
-        return binary("sub", other, self)
-
-    def __mul__(self, other: Any) -> Expr:
-        return binary("mul", self, other)
-
-    def __rmul__(self, other: Any) -> Expr:
-        return binary("mul", other, self)
-
-    def __truediv__(self, other: Any) -> Expr:
-        return _quotient(self, other)
-
-    def __rtruediv__(self, other: Any) -> Expr:
-        return _quotient(other, self)
-
-    def __floordiv__(self, other: int) -> Expr:
-        return floordiv(self, other)
-
-    def __mod__(self, other: int) -> Expr:
-        return modulo(self, other)
-
-    def __neg__(self) -> Expr:
-        return binary("mul", self, -1) if self.dtype == "i64" else unary("neg", self)
-
-    def __invert__(self) -> Expr:
-        return unary("not", self)
-
-    def __and__(self, other: Any) -> Expr:
-        return binary("and", self, other)
-
-    def __rand__(self, other: Any) -> Expr:
-        return binary("and", other, self)
-
-    def __or__(self, other: Any) -> Expr:
-        return binary("or", self, other)
-
-    def __ror__(self, other: Any) -> Expr:
-        return binary("or", other, self)
-
-    def __xor__(self, other: Any) -> Expr:
-        return binary("xor", self, other)
-
-    def __rxor__(self, other: Any) -> Expr:
-        return binary("xor", other, self)
-
-    def __lshift__(self, other: Any) -> Expr:
-        return binary("shl", self, other)
-
-    def __rshift__(self, other: Any) -> Expr:
-        return binary("shr", self, other)
-
-    def __lt__(self, other: Any) -> Expr:
-        return compare("lt", self, other)
-
-    def __le__(self, other: Any) -> Expr:
-        return compare("le", self, other)
-
-    def __gt__(self, other: Any) -> Expr:
-        return compare("lt", other, self)
-
-    def __ge__(self, other: Any) -> Expr:
-        return compare("le", other, self)
-
-    def __bool__(self) -> bool:
-        raise IRError("a value known only when the kernel runs was used as a Python condition")
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.dtype}>"
-
-
-class Const(Expr):
-    """A number."""
-
-    __slots__ = ("value",)
-    value: Number
-
-    def __bool__(self) -> bool:
-        return bool(self.value)
-
-    def __repr__(self) -> str:
-        return f"<{self.value!r}: {self.dtype}>"
-
-
-class Var(Expr):
-    """A loop index in [lo, hi], or, where `lanes` is set, the lane of a vector loop."""
-
-    __slots__ = ("lanes", "name")
-    name: str
-    lanes: bool
-
-    def __init__(self, name: str, extent: int, start: int = 0, lanes: bool = False) -> None:
-        self.name, self.lanes, self.dtype, self.args = name, lanes, "i64", ()
-        self.lo, self.hi = start, max(start, start + extent - 1)
-        self.free = frozenset((self,))
-
-
-class Symbol(Expr):
-    """A value bound elsewhere: by a Let, as the state of a Fold, or by whoever prints."""
-
-    __slots__ = ("name",)
-    name: str
-
-    def __init__(self, name: str, dtype: str) -> None:
-        self.name, self.dtype, self.args = name, dtype, ()
-        self.lo = self.hi = None
-        self.free = frozenset((self,))
-
-
-class Call(Expr):
-    """An operation on its operands: arithmetic, comparisons, functions, select, casts."""
-
-    __slots__ = ("op",)
-    op: str
-
-    def with_args(self, args: tuple[Expr, ...]) -> Expr:
-        return call(self.op, self.dtype, args)
-
-
-class Linear(Expr):
-    """sum of coefficient * operand, plus a constant; i64, at least one operand."""
-
-    __slots__ = ("coefficients", "constant")
-    coefficients: tuple[int, ...]
-    constant: int
-
-    def with_args(self, args: tuple[Expr, ...]) -> Expr:
-        total: dict[Expr, int] = {}
-        constant = self.constant
-        for arg, coefficient in zip(args, self.coefficients, strict=True):
-            terms, c = split(arg)
-            constant += coefficient * c
-            for atom, k in terms.items():
-                total[atom] = total.get(atom, 0) + coefficient * k
-        return linear(total, constant)
-
-
-class Load(Expr):
-    """An element of a buffer; 16-bit floats arrive as f32. With a condition: (offset, inside,
-    other), which reads nothing where the condition fails and is `other` there."""
-
-    __slots__ = ("buffer",)
-    buffer: Any
-
-    def with_args(self, args: tuple[Expr, ...]) -> Expr:
-        return load(self.buffer, *args)
-
-
-class Checked(Expr):
-    """A valid index of an axis from one that may be negative or wrong; wrong stores `code`."""
-
-    __slots__ = ("code", "extent")
-    extent: int
-    code: int
-
-    def with_args(self, args: tuple[Expr, ...]) -> Expr:
-        return checked(args[0], self.extent, self.code)
-
-
-class Reduce(Expr):
-    """The sum, prod, max or min of a body over loops; args are body, where, start, stop, ...
-
-    A lane variable among `bound` (only the last may be one) asks for one partial result a lane,
-    combined in a fixed order at the end.
-    """
-
-    __slots__ = ("bound", "kind")
-    kind: str
-    bound: tuple[Var, ...]
-
-    def with_args(self, args: tuple[Expr, ...]) -> Expr:
-        return reduce(self.kind, self.bound, args)
-
-    @property
-    def ranges(self) -> list[tuple[Var, Expr, Expr]]:
-        """(variable, start, stop) of the loops, outermost first."""
-        limits = self.args[2:]
-        return list(zip(self.bound, limits[::2], limits[1::2], strict=True))
-
-
-class Fold(Expr):
-    """One of the final states of a sequential loop over all of `bound`, first index slowest.
-
-    args are the initial states, then the states after a step in terms of `states` and `bound`.
-    """
-
-    __slots__ = ("bound", "position", "states")
-    bound: tuple[Var, ...]
-    states: tuple[Symbol, ...]
-    position: int
-
-    def with_args(self, args: tuple[Expr, ...]) -> Expr:
-        return fold(self.bound, self.states, args, self.position)
-
-
-def _interned(
-    cls: type[Expr], dtype: str, args: tuple[Expr, ...], key: Any, /, **fields: Any
-) -> Any:
-    """The one expression with this content."""
-    full = (cls, dtype, args, key)
-    known = _TABLE.get(full)
-    if known is not None:
-        return known
-    made = cls.__new__(cls)
-    made.dtype, made.args = dtype, args
-    made.lo = made.hi = None
-    made.free = _union(args)
-    for name, value in fields.items():
-        setattr(made, name, value)
-    _TABLE[full] = made
-    return made
-
-
-def _union(args: Iterable[Expr]) -> frozenset[Expr]:
-    """Free variables of all; large shared sets are not copied."""
-    total: frozenset[Expr] = _NONE
-    for arg in args:
-        if not arg.free <= total:
-            total = arg.free if total <= arg.free else total | arg.free
-    return total
+__all__ = ["Call", "Checked", "Const", "Expr", "Fold", "Linear", "Load", "Reduce", "Symbol", "Var"]
 
 
 def const(value: Number, dtype: str) -> Const:
@@ -285,7 +48,7 @@ def const(value: Number, dtype: str) -> Const:
         value = int(value) & ((1 << bits) - 1)
         value -= (1 << bits) if is_signed(dtype) and value >> (bits - 1) else 0
     bounds = {"lo": value, "hi": value} if dtype == "i64" else {}
-    return _interned(Const, dtype, (), repr(value), value=value, **bounds)
+    return interned(Const, dtype, (), repr(value), value=value, **bounds)
 
 
 TRUE, FALSE = const(True, "bool"), const(False, "bool")
@@ -305,7 +68,7 @@ def typed(value: Any, dtype: str) -> Expr:
     return value if isinstance(value, Expr) else const(value, dtype)
 
 
-def _pair(op: str, a: Any, b: Any) -> tuple[Expr, Expr]:
+def pair(op: str, a: Any, b: Any) -> tuple[Expr, Expr]:
     dtype = a.dtype if isinstance(a, Expr) else b.dtype
     a, b = typed(a, dtype), typed(b, dtype)
     if a.dtype != b.dtype:
@@ -325,6 +88,17 @@ def split(e: Expr) -> tuple[dict[Expr, int], int]:
     return {e: 1}, 0
 
 
+def combination(args: tuple[Expr, ...], coefficients: tuple[int, ...], constant: int) -> Expr:
+    """sum of coefficient * operand + constant, for any operands."""
+    total: dict[Expr, int] = {}
+    for arg, coefficient in zip(args, coefficients, strict=True):
+        terms, c = split(arg)
+        constant += coefficient * c
+        for atom, k in terms.items():
+            total[atom] = total.get(atom, 0) + coefficient * k
+    return linear(total, constant)
+
+
 def linear(terms: Mapping[Expr, int], constant: int) -> Expr:
     """The normal form of a linear combination."""
     terms = _recombined({atom: c for atom, c in terms.items() if c})
@@ -341,15 +115,15 @@ def linear(terms: Mapping[Expr, int], constant: int) -> Expr:
     if constant == 0 and len(terms) == 1 and 1 in terms.values():
         return next(iter(terms))
     key = (frozenset(terms.items()), constant)
-    known = _TABLE.get((Linear, "i64", (), key))
+    known = remembered((Linear, "i64", (), key))
     if known is not None:
         return known
     lo, hi = _range(terms, constant)
-    made = _interned(
+    made = interned(
         Linear, "i64", tuple(terms), key, coefficients=tuple(terms.values()), constant=constant
     )
     made.lo, made.hi = lo, hi
-    _TABLE[(Linear, "i64", (), key)] = made
+    remember((Linear, "i64", (), key), made)
     return made
 
 
@@ -401,7 +175,7 @@ def floordiv(x: Any, n: int) -> Expr:
         inner, n = inner.args[0], n * int(inner.args[1].value)  # type: ignore[attr-defined]
         quotient = floordiv(inner, n)
     else:
-        quotient = _interned(Call, "i64", (inner, const(n, "i64")), "floordiv", op="floordiv")
+        quotient = interned(Call, "i64", (inner, const(n, "i64")), "floordiv", op="floordiv")
         quotient.lo = None if inner.lo is None else inner.lo // n
         quotient.hi = None if inner.hi is None else inner.hi // n
     whole[quotient] = whole.get(quotient, 0) + 1
@@ -420,7 +194,7 @@ def modulo(x: Any, n: int) -> Expr:
         return const(left % g, "i64")
     if isinstance(inner, Call) and inner.op == "mod" and inner.args[1].value % n == 0:  # type: ignore[attr-defined]
         return linear({modulo(inner.args[0], n): g}, left % g)
-    made = _interned(Call, "i64", (inner, const(n, "i64")), "mod", op="mod")
+    made = interned(Call, "i64", (inner, const(n, "i64")), "mod", op="mod")
     made.lo, made.hi = 0, n - 1
     return linear({made: g}, left % g)
 
@@ -440,19 +214,19 @@ def call(op: str, dtype: str, args: tuple[Expr, ...]) -> Expr:
         return cast(args[0], dtype)
     if len(args) == 2:
         return binary(op, *args)
-    return _interned(Call, dtype, args, op, op=op)
+    return interned(Call, dtype, args, op, op=op)
 
 
 def unary(op: str, x: Expr, dtype: str | None = None) -> Expr:
     """A function of one operand, of its type unless said."""
     if op == "not" and isinstance(x, Const) and x.dtype == "bool":
         return FALSE if x.value else TRUE
-    return _interned(Call, dtype or x.dtype, (x,), op, op=op)
+    return interned(Call, dtype or x.dtype, (x,), op, op=op)
 
 
 def binary(op: str, a: Any, b: Any) -> Expr:
     """A function of two operands of one type, which is the result's too."""
-    a, b = _pair(op, a, b)
+    a, b = pair(op, a, b)
     if a.dtype == "i64" and op in ("add", "sub", "mul", "max", "min"):
         return _index_binary(op, a, b)
     if a.dtype == "bool" and op in ("and", "or", "xor"):
@@ -463,7 +237,7 @@ def binary(op: str, a: Any, b: Any) -> Expr:
                 return y if bool(x.value) == (op == "and") else x
     if op in ("and", "or") and a is b:
         return a
-    return _interned(Call, a.dtype, (a, b), op, op=op)
+    return interned(Call, a.dtype, (a, b), op, op=op)
 
 
 def _index_binary(op: str, a: Expr, b: Expr) -> Expr:
@@ -473,7 +247,7 @@ def _index_binary(op: str, a: Expr, b: Expr) -> Expr:
     others, other = split(b)
     if op == "mul":
         if terms and others:
-            return _interned(Call, "i64", (a, b), "mul", op="mul")
+            return interned(Call, "i64", (a, b), "mul", op="mul")
         if terms:
             terms, constant, others, other = others, other, terms, constant
         return linear({x: c * constant for x, c in others.items()}, other * constant)
@@ -488,7 +262,7 @@ def _extremum(op: str, a: Expr, b: Expr) -> Expr:
         below = compare("le", first, second)
         if isinstance(below, Const) and below.value:
             return first if op == "min" else second
-    made = _interned(Call, "i64", (a, b), op, op=op)
+    made = interned(Call, "i64", (a, b), op, op=op)
     pick, one = (max, "lo") if op == "max" else (min, "hi")
     both = "hi" if op == "max" else "lo"
     known = [getattr(x, one) for x in (a, b) if getattr(x, one) is not None]
@@ -498,8 +272,9 @@ def _extremum(op: str, a: Expr, b: Expr) -> Expr:
     return made
 
 
-def _quotient(a: Any, b: Any) -> Expr:
-    a, b = _pair("div", a, b)
+def quotient(a: Any, b: Any) -> Expr:
+    """a / b of floats."""
+    a, b = pair("div", a, b)
     if not is_float(a.dtype):
         raise IRError(f"/ of {a.dtype}, wanted floats (integers divide by m.div)")
     return binary("div", a, b)
@@ -507,13 +282,13 @@ def _quotient(a: Any, b: Any) -> Expr:
 
 def compare(op: str, a: Any, b: Any) -> Expr:
     """lt, le, eq or ne of two operands of one type; decided where ranges allow it."""
-    a, b = _pair(op, a, b)
+    a, b = pair(op, a, b)
     if a.dtype == "i64":
         known = a.lo is not None and a.hi is not None and b.lo is not None and b.hi is not None
         difference = a - b if known or a is b else None
         if difference is not None and (answer := _decided(op, difference)) is not None:
             return TRUE if answer else FALSE
-    return _interned(Call, "bool", (a, b), op, op=op)
+    return interned(Call, "bool", (a, b), op, op=op)
 
 
 def _decided(op: str, difference: Expr) -> bool | None:
@@ -530,7 +305,7 @@ def _decided(op: str, difference: Expr) -> bool | None:
 
 def select(condition: Any, a: Any, b: Any) -> Expr:
     """`a` where the condition holds, else `b`."""
-    a, b = _pair("select", a, b)
+    a, b = pair("select", a, b)
     condition = typed(condition, "bool")
     if condition.dtype != "bool":
         raise IRError(f"select on {condition.dtype}, wanted bool")
@@ -538,7 +313,7 @@ def select(condition: Any, a: Any, b: Any) -> Expr:
         return a if condition.value else b
     if a is b:
         return a
-    made = _interned(Call, a.dtype, (condition, a, b), "select", op="select")
+    made = interned(Call, a.dtype, (condition, a, b), "select", op="select")
     if a.dtype == "i64":
         made.lo = None if a.lo is None or b.lo is None else min(a.lo, b.lo)
         made.hi = None if a.hi is None or b.hi is None else max(a.hi, b.hi)
@@ -551,7 +326,7 @@ def cast(x: Expr, dtype: str) -> Expr:
         return unary(f"round_{dtype}", cast(x, "f32"))
     if x.dtype == dtype:
         return x
-    made = _interned(Call, dtype, (x,), ("cast", dtype), op="cast")
+    made = interned(Call, dtype, (x,), ("cast", dtype), op="cast")
     if dtype == "i64" and (x.dtype == "bool" or (is_int(x.dtype) and x.dtype != "u64")):
         bits = 1 if x.dtype == "bool" else int(x.dtype[1:])
         signed = x.dtype != "bool" and is_signed(x.dtype)
@@ -566,9 +341,9 @@ def load(buffer: Any, offset: Any, inside: Any = TRUE, other: Any = None) -> Exp
     if isinstance(inside, Const):
         if not inside.value:
             return typed(other, buffer.dtype)
-        return _interned(Load, buffer.dtype, (index(offset),), id(buffer), buffer=buffer)
+        return interned(Load, buffer.dtype, (index(offset),), id(buffer), buffer=buffer)
     args = (index(offset), inside, typed(other, buffer.dtype))
-    return _interned(Load, buffer.dtype, args, id(buffer), buffer=buffer)
+    return interned(Load, buffer.dtype, args, id(buffer), buffer=buffer)
 
 
 def checked(i: Any, extent: int, code: int) -> Expr:
@@ -576,7 +351,7 @@ def checked(i: Any, extent: int, code: int) -> Expr:
     i = index(i)
     if i.lo is not None and i.hi is not None and i.lo >= 0 and i.hi < extent:
         return i
-    made = _interned(Checked, "i64", (i,), (extent, code), extent=extent, code=code)
+    made = interned(Checked, "i64", (i,), (extent, code), extent=extent, code=code)
     made.lo, made.hi = 0, max(extent - 1, 0)
     return made
 
@@ -585,7 +360,7 @@ def reduce(kind: str, bound: tuple[Var, ...], args: tuple[Expr, ...]) -> Expr:
     """A Reduce; args are body, where, then start and stop of each variable."""
     if not bound:
         return args[0] if args[1] is TRUE else select(args[1], args[0], identity(kind, args[0]))
-    made = _interned(Reduce, args[0].dtype, args, (kind, bound), kind=kind, bound=bound)
+    made = interned(Reduce, args[0].dtype, args, (kind, bound), kind=kind, bound=bound)
     made.free = made.free - frozenset(bound)
     return made
 
@@ -606,7 +381,7 @@ def fold(
     bound: tuple[Var, ...], states: tuple[Symbol, ...], args: tuple[Expr, ...], position: int
 ) -> Expr:
     """A Fold; args are the initial states, then the states after a step."""
-    made = _interned(
+    made = interned(
         Fold,
         states[position].dtype,
         args,
@@ -617,3 +392,6 @@ def fold(
     )
     made.free = made.free - frozenset(bound) - frozenset(states)
     return made
+
+
+Expr.build = sys.modules[__name__]

@@ -1,135 +1,17 @@
-"""Statements, buffers and kernels of the loop language, and their text form.
+"""Kernel: one function of the loop language.
 
 A kernel computes one work item of `items`; items are independent of one another, so that any
 thread may do any of them. Vector loops say that their lanes may run at once; a printer for
-threads may map them to threads. The language knows nothing of LLVM or CUDA.
+threads may map them to threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
 
-from cnnir.loops.expr import Expr, Symbol, Var
-from cnnir.tensortype import TensorType, compute_dtype
-
-
-class Layout(Protocol):
-    """Where the elements of a tensor lie. `index` holds Python ints or index expressions."""
-
-    lanes: int
-    """Lanes of a block of channels, 0 for a layout without blocks."""
-    aligned: int
-    """Bytes that the buffer's start is aligned to."""
-
-    def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
-        """The position of an element, in elements."""
-
-    def size(self, shape: tuple[int, ...]) -> int:
-        """Elements of storage."""
-
-
-@dataclass(eq=False, slots=True)
-class Buffer:
-    """Memory that a kernel reads or writes: an operand, a result, or scratch of its own."""
-
-    name: str
-    type: TensorType
-    layout: Layout
-    space: str = "operand"
-    """operand, result or scratch."""
-    byte: int = 0
-    """Where in the scratch it starts."""
-
-    @property
-    def dtype(self) -> str:
-        """The type of its elements as values: f32 for 16-bit floats."""
-        return compute_dtype(self.type.dtype)
-
-    @property
-    def size(self) -> int:
-        """Elements of storage."""
-        return self.layout.size(self.type.shape)
-
-    def offset(self, index: Sequence[Any]) -> Any:
-        """The position of an element."""
-        return self.layout.offset(self.type.shape, index)
-
-
-@dataclass(eq=False, slots=True)
-class For:
-    """for var in range(start, stop); kind is serial or vector.
-
-    A vector loop runs over the lanes of its variable: [0, extent) with all bounds constant.
-    """
-
-    var: Var
-    start: Expr
-    stop: Expr
-    body: list[Any]
-
-    @property
-    def kind(self) -> str:
-        """serial or vector."""
-        return "vector" if self.var.lanes else "serial"
-
-
-@dataclass(eq=False, slots=True)
-class Let:
-    """Evaluate `value` here; `name` stands for it from here to the end of the block.
-
-    `name` may be a symbol, a variable, or any expression whose value this is.
-    """
-
-    name: Expr
-    value: Expr
-
-
-@dataclass(eq=False, slots=True)
-class Variable:
-    """A scalar that changes."""
-
-    name: str
-    dtype: str
-
-
-@dataclass(eq=False, slots=True)
-class Set:
-    """Give a variable a value; the first Set of a variable declares it."""
-
-    variable: Variable
-    value: Expr
-
-
-@dataclass(eq=False, slots=True)
-class Get:
-    """Bind a symbol to the present value of a variable or of an element of a written buffer."""
-
-    symbol: Symbol
-    variable: Variable | None = None
-    buffer: Buffer | None = None
-    offset: Expr | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Store:
-    """buffer[offset] = value, rounded to what the buffer holds."""
-
-    buffer: Buffer
-    offset: Expr
-    value: Expr
-
-
-@dataclass(eq=False, slots=True)
-class If:
-    """The body runs where the condition holds."""
-
-    condition: Expr
-    body: list[Any]
-
-
-Statement = For | Let | Set | Get | Store | If
+from cnnir.loops.expr import Var
+from cnnir.loops.statements import Buffer, Statement
+from cnnir.loops.text import block_text
 
 
 @dataclass(eq=False, slots=True)
@@ -148,19 +30,20 @@ class Kernel:
     """What index was out of range, for the codes first_code, first_code + 1, ..."""
     first_code: int = 1
     summary: str = ""
-    notes: list[str] = field(default_factory=list)
 
     @property
     def scratch_bytes(self) -> int:
         """Thread-private memory it needs, 64-byte aligned."""
-        return max((-(-(b.byte + b.size * b.type.numpy.itemsize) // 64) * 64 for b in self.scratch),
-                   default=0)
-
-    def __str__(self) -> str:
-        return self.text()
+        return max(
+            (-(-(b.byte + b.size * b.type.numpy.itemsize) // 64) * 64 for b in self.scratch),
+            default=0,
+        )
 
     def text(self) -> str:
-        """The kernel as a loop program."""
-        from cnnir.loops.text import kernel_text
+        """The kernel as a loop program, to read."""
+        parameters = ", ".join(f"{b.name}: {b.type} {b.layout}" for b in self.buffers)
+        lines = [f"kernel {self.name}({parameters}) for item in {self.items} {{"]
+        lines += [f"  scratch {b.name}: {b.type}" for b in self.scratch]
+        return "\n".join([*lines, *block_text(self.body, self.item), "}"])
 
-        return kernel_text(self)
+    __str__ = text

@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from cnnir.errors import IRError
 from cnnir.ir import Node
 from cnnir.loops import expr as x
-from cnnir.loops.algebra import ElementAlgebra, ProcedureAlgebra, buffer_accessor
-from cnnir.loops.analysis import interior, loads, post_order, stride, substitute, weight
+from cnnir.loops.algebra import ElementAlgebra
+from cnnir.loops.analysis import interior, loads, post_order, stride, weight
+from cnnir.loops.axes import Axis, step, unflatten, whole
 from cnnir.loops.elements import Elements
 from cnnir.loops.expr import Call, Checked, Expr, Fold, Reduce, Var
-from cnnir.loops.kernel import Buffer, For, If, Kernel, Layout, Let, Statement, Store
+from cnnir.loops.kernel import Kernel
+from cnnir.loops.procedures import ITEM_WORK, MOST_ITEMS, lower_procedure
 from cnnir.loops.reductions import improve, prefers_lanes_inside
-
-ITEM_WORK = 32768
-"""Scalar operations of a work item, roughly: some 10 microseconds."""
-MOST_ITEMS = 4096
+from cnnir.loops.statements import Buffer, For, If, Layout, Let, Statement, Store
 
 
 def lower(
@@ -43,7 +40,7 @@ def lower(
     """
     operands, results = _buffers(node, layouts)
     if node.op is not None and node.op.procedure is not None and node.op.element is None:
-        return _procedure(node, operands, results, lanes, name, first_code)
+        return lower_procedure(node, operands, results, lanes, name, first_code)
     return _Lowering(node, operands, results, lanes, name, first_code).kernel()
 
 
@@ -64,30 +61,6 @@ def _buffers(
             made.append(Buffer(label, value.type, layout, space))
     operands, results = made[: len(node.operands)], made[len(node.operands) :]
     return operands, [b for b in results if b is not None]
-
-
-@dataclass
-class Axis:
-    """A loop of the nest: `extent` steps; regions are (start, stop, lanes of the vector loop)."""
-
-    name: str
-    extent: int
-    regions: list[tuple[int, int, int]]
-    inside: tuple[int, int] = (0, 0)
-    """Steps for which no condition on the axis can fail; none when start = stop."""
-    chunk: int = 0
-    """Steps that an item takes; 0 when it takes all."""
-    start: Expr | None = None
-    """The first step that the item takes, where it does not take all."""
-
-    def pieces(self, split: bool) -> list[tuple[int, int, int, bool]]:
-        """(start, stop, lanes, whether inside) of the loops that the axis is made of."""
-        lo, hi = self.inside if split and self.inside[1] > self.inside[0] else (0, 0)
-        cut = []
-        for a, b, n in self.regions:
-            parts = [(a, min(b, lo)), (max(a, lo), min(b, hi)), (max(a, hi), b)]
-            cut += [(p, q, n, p >= lo and q <= hi) for p, q in parts if p < q]
-        return cut
 
 
 Index = Callable[[list[Expr], Expr | None], list[Expr]]
@@ -117,8 +90,9 @@ class _Lowering:
     def kernel(self) -> Kernel:
         """The finished kernel."""
         result = self.results[0]
-        if any((b.type.shape, b.layout) != (result.type.shape, result.layout)
-               for b in self.results):
+        if any(
+            (b.type.shape, b.layout) != (result.type.shape, result.layout) for b in self.results
+        ):
             raise IRError(f"{self.node!r}: results differ in shape or layout")
         pointers = [b for b in self.operands if b is not None] + self.results
         item = Var("item", 1)
@@ -126,8 +100,16 @@ class _Lowering:
             return Kernel(self.name, pointers, [], item, 0, [], self.lanes)
         body, items, item = self._nest_of_shape(result)
         return Kernel(
-            self.name, pointers, [], item, items, body, self.lanes,
-            tuple(self.m.errors), self.m.first_code, self._summary(),
+            self.name,
+            pointers,
+            [],
+            item,
+            items,
+            body,
+            self.lanes,
+            tuple(self.m.errors),
+            self.m.first_code,
+            self._summary(),
         )
 
     def _summary(self) -> str:
@@ -161,12 +143,12 @@ class _Lowering:
 
         def loops(merge: bool) -> list[Expr]:
             inner = [math.prod(sizes)] if merge else sizes
-            self.axes = [_whole("n", n), Axis("cb", blocks, [(0, blocks, width)])]
-            self.axes += [_whole(f"i{k}", e) for k, e in enumerate(inner)]
+            self.axes = [whole("n", n), Axis("cb", blocks, [(0, blocks, width)])]
+            self.axes += [whole(f"i{k}", e) for k, e in enumerate(inner)]
             self.vector = 1
 
             def index(steps: list[Expr], lane: Expr | None) -> list[Expr]:
-                position = _unflatten(steps[2], sizes) if merge else steps[2:]
+                position = unflatten(steps[2], sizes) if merge else steps[2:]
                 return [steps[0], width * steps[1] + _lane(lane), *position]
 
             self.index = index
@@ -204,13 +186,13 @@ class _Lowering:
         full, rest = divmod(n, width)
         cut = [(0, full, width), (full, full + 1, rest)]
         regions = [(a, b, k) for a, b, k in cut if a < b and k]
-        self.axes = [_whole(f"i{k}", e) for k, e in enumerate(outer)]
+        self.axes = [whole(f"i{k}", e) for k, e in enumerate(outer)]
         self.axes.append(Axis("i", -(-n // width), regions))
         self.vector = len(outer) if width > 1 and n > 1 else None
 
         def index(steps: list[Expr], lane: Expr | None) -> list[Expr]:
             flat = width * steps[-1] + _lane(lane)
-            return [*steps[:-1], *_unflatten(flat, shape[j:])]
+            return [*steps[:-1], *unflatten(flat, shape[j:])]
 
         self.index = index
         return self._probe()
@@ -218,7 +200,7 @@ class _Lowering:
     def _probe(self) -> list[Expr]:
         """The values at a step that stands for all; leaves its variables in probe and lane."""
         self.m.conditions.clear()
-        self.probe = [_step(a.name, *a.regions[0][:2]) for a in self.axes]
+        self.probe = [step(a.name, *a.regions[0][:2]) for a in self.axes]
         width = self._lanes_of_step()
         self.lane = Var("lane", width, lanes=True) if width > 1 else None
         at = self.index(self.probe, self.lane)
@@ -278,8 +260,9 @@ class _Lowering:
                 break
         items = math.prod(counts)
         item = Var("item", items)
-        for axis, k in zip(self.axes, _unflatten(_step("item", 0, items, item), counts),
-                           strict=False):
+        for axis, k in zip(
+            self.axes, unflatten(step("item", 0, items, item), counts), strict=False
+        ):
             axis.start = k * axis.chunk
         return items, item
 
@@ -293,9 +276,11 @@ class _Lowering:
         body: list[Statement] = []
         pending: dict[Expr, int] = {}
         for start, stop, lanes, inside in axis.pieces(split):
-            var = _step(axis.name, start, stop)
+            var = step(axis.name, start, stop)
             inner, wanted = self._nest(
-                level + 1, [*steps, var], split and inside == (axis.inside[1] > axis.inside[0]),
+                level + 1,
+                [*steps, var],
+                split and inside == (axis.inside[1] > axis.inside[0]),
                 lanes if level == self.vector else width,
             )
             here = [Let(e, e) for e, depth in wanted.items() if depth == level]
@@ -363,96 +348,11 @@ class _Lowering:
         return found
 
 
-def _lane(lane: Expr | None) -> Expr:
-    return x.index(0) if lane is None else lane
-
-
-def _whole(name: str, extent: int) -> Axis:
-    return Axis(name, extent, [(0, extent, 0)])
-
-
-def _step(name: str, start: int, stop: int, var: Var | None = None) -> Expr:
-    """A loop's variable; the constant where there is but one step."""
-    if stop - start == 1:
-        return x.index(start)
-    return Var(name, stop - start, start) if var is None else var
-
-
-def _unflatten(flat: Expr, extents: Sequence[int]) -> list[Expr]:
-    """Row-major coordinates of a flat index."""
-    index: list[Expr] = []
-    for extent in reversed(extents):
-        index.insert(0, x.modulo(flat, extent))
-        flat = x.floordiv(flat, extent)
-    return index
-
-
 def _stored(value: Expr, buffer: Buffer) -> Expr:
     if value.dtype != buffer.dtype:
         raise IRError(f"an element definition gives {value.dtype}, wanted {buffer.type}")
     return value
 
 
-def _procedure(
-    node: Node,
-    operands: list[Buffer | None],
-    results: list[Buffer],
-    lanes: int,
-    name: str,
-    first_code: int,
-) -> Kernel:
-    """Serial code; a single parallel loop at the top becomes the work items."""
-    assert node.op is not None and node.op.procedure is not None
-    m = ProcedureAlgebra(first_code, _RowMajor())
-    accessors = [None if b is None else buffer_accessor(m, b) for b in operands]
-    node.op.procedure(m, [m.written(b) for b in results], *accessors, **node.attrs)
-    body, item, items = m.body, Var("item", 1), 1
-    if len(body) == 1 and isinstance(loop := body[0], For) and loop in m.parallel:
-        extent = loop.var.hi + 1 if isinstance(loop.stop, x.Const) and loop.stop.value else 0
-        work = extent * _work(loop.body)
-        chunk = max(1, -(-extent // min(MOST_ITEMS, max(1, work // ITEM_WORK))))
-        items = -(-extent // chunk)
-        if items > 1:
-            item = Var("item", items)
-            stop = x.binary("min", chunk * item + chunk, extent)
-            body = [For(loop.var, chunk * item, stop, loop.body)]
-        elif items == 0:
-            body = []
-    pointers = [b for b in operands if b is not None] + results
-    return Kernel(
-        name, pointers, m.scratch_buffers, item, items, body, lanes,
-        tuple(m.errors), first_code, "serial",
-    )
-
-
-def _work(body: list[Statement]) -> int:
-    """Roughly how many operations a block does."""
-    total = 0
-    for s in body:
-        if isinstance(s, For):
-            turns = max(1, (s.stop.hi or 1) - (s.start.lo or 0))
-            total += min(turns, 1 << 40) * _work(s.body)
-        elif isinstance(s, If):
-            total += 1 + _work(s.body)
-        else:
-            total += 1 + weight([e for e in (getattr(s, "value", None),) if e is not None])
-    return total
-
-
-class _RowMajor:
-    """The layout of scratch memory."""
-
-    lanes = 0
-    aligned = 64
-
-    def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
-        flat: Any = 0
-        for i, extent in zip(index, shape, strict=True):
-            flat = flat * extent + i
-        return flat
-
-    def size(self, shape: tuple[int, ...]) -> int:
-        return math.prod(shape)
-
-
-__all__ = ["lower", "substitute"]
+def _lane(lane: Expr | None) -> Expr:
+    return x.index(0) if lane is None else lane

@@ -116,9 +116,7 @@ def _unrolled(e: Reduce) -> Expr:
         del ranges[-2:]
         copies *= turns
         steps = range(int(start.value), int(start.value) + turns)
-        bodies = [
-            b for k in steps for b in substitute(tuple(bodies), {var: x.index(k)})
-        ]
+        bodies = [b for k in steps for b in substitute(tuple(bodies), {var: x.index(k)})]
     if copies == 1:
         return e
     body = _tree(e.kind, bodies)

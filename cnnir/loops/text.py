@@ -1,12 +1,12 @@
-"""The text form of a kernel: a small loop program to read, never to parse."""
+"""The text form of statements: a small loop program to read, never to parse."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from cnnir.loops import expr as x
-from cnnir.loops.expr import Expr
-from cnnir.loops.kernel import For, Get, If, Kernel, Let, Set, Store
+from cnnir.loops.expr import Expr, Var
+from cnnir.loops.statements import For, Get, If, Let, Set, Statement, Store
 
 _INFIX = {
     **{"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "and": "&", "or": "|"},
@@ -16,26 +16,19 @@ _INFIX = {
 _LONG = 60  # a shared or long expression gets a line of its own
 
 
-def kernel_text(kernel: Kernel) -> str:
-    """The kernel as indented text."""
-    return "\n".join(_Text(kernel).lines())
+def block_text(body: list[Statement], item: Var) -> list[str]:
+    """A kernel's body as indented lines."""
+    text = _Text()
+    text.names[item] = "item"
+    text.block(body, "  ")
+    return text.out
 
 
 class _Text:
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
+    def __init__(self) -> None:
         self.out: list[str] = []
         self.names: dict[Expr, str] = {}
         self.taken: dict[str, int] = {}
-
-    def lines(self) -> list[str]:
-        k = self.kernel
-        parameters = ", ".join(f"{b.name}: {b.type} {b.layout}" for b in k.buffers)
-        self.out.append(f"kernel {k.name}({parameters}) for item in {k.items} {{")
-        self.out += [f"  scratch {b.name}: {b.type}" for b in k.scratch]
-        self.names[k.item] = "item"
-        self.block(k.body, "  ")
-        return [*self.out, "}"]
 
     def block(self, body: list[Any], pad: str) -> None:
         outer = dict(self.names)
@@ -81,7 +74,7 @@ class _Text:
         uses: dict[Expr, int] = {}
         order = self.visible(root)
         for e in order:
-            for a in _parts(e):
+            for a in e.args:
                 uses[a] = uses.get(a, 0) + 1
         made: dict[Expr, str] = {}
         for e in order:
@@ -111,7 +104,7 @@ class _Text:
                 seen.add(e)
                 stack.append((e, True))
                 if e not in self.names:
-                    stack += [(a, False) for a in reversed(_parts(e))]
+                    stack += [(a, False) for a in reversed(e.args)]
         return order
 
     def one(self, e: Expr, made: dict[Expr, str]) -> str:
@@ -133,9 +126,7 @@ class _Text:
             case x.Checked():
                 return f"checked({part(e.args[0])}, {e.extent})"
             case x.Reduce():
-                loops = ", ".join(
-                    f"{v.name} in {part(a)} .. {part(b)}" for v, a, b in e.ranges
-                )
+                loops = ", ".join(f"{v.name} in {part(a)} .. {part(b)}" for v, a, b in e.ranges)
                 where = "" if e.args[1] is x.TRUE else f" where {part(e.args[1])}"
                 return f"{e.kind}({loops}{where}: {part(e.args[0])})"
             case x.Fold():
@@ -164,7 +155,3 @@ class _Text:
         if e.constant:
             terms.append(str(e.constant))
         return "(" + " + ".join(terms).replace("+ -", "- ") + ")"
-
-
-def _parts(e: Expr) -> tuple[Expr, ...]:
-    return e.args

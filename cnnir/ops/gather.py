@@ -84,6 +84,8 @@ class GatherND(Op):
 
     def infer(x, indices, *, batch_dims=0):
         check_indices(indices)
+        if indices.rank == 0:
+            raise IRError("indices are a single number, wanted rows of them")
         most = min(x.rank, indices.rank - 1)
         if type(batch_dims) is not int or not 0 <= batch_dims <= most:
             raise IRError(f"attribute batch_dims is {batch_dims!r}, wanted one from 0 to {most}")

@@ -180,6 +180,8 @@ class Pad(_Movement):
 
     def evaluate(x, *, padding, mode, value):
         rank = x.ndim
+        if not rank:
+            return x  # which np.pad does not take
         amounts = [(padding[a], padding[rank + a]) for a in range(rank)]
         if mode == "constant":
             return np.pad(x, amounts, constant_values=np.asarray(value).astype(x.dtype))

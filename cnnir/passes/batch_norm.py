@@ -78,11 +78,9 @@ def scale_after_weights(g: Graph, node: Node) -> Result:
 
 
 def _explained(g: Graph, node: Node, c: np.ndarray | None) -> Result:
-    """Why an affine op right behind a convolution stays; nothing about any other."""
+    """Why a constant right behind a convolution stays; nothing about any other node."""
     match node.operands:
-        case (Value(Node("conv" | "conv_transpose")) as y, _):
-            if c is None:
-                return decline(node, "the other operand is not constant")
+        case (Value(Node("conv" | "conv_transpose")) as y, _) if c is not None:
             if y.type != node.results[0].type:
                 return decline(node, "the constant broadcasts the convolution")
             return decline(node, "the convolution has other uses")

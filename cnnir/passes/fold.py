@@ -16,11 +16,14 @@ from cnnir.rewrite import Outcome, decline, unite
 
 @dataclass(frozen=True)
 class Fold(Pass):
-    """op(params) => param  [the result is not much larger than the operands]"""
+    """op(params) => param  [not larger by more than `max_growth`, and it can be evaluated]"""
 
     name = "fold"
-    max_growth: int = 1 << 20
-    """Bytes that the results of a node may take beyond what its operands take."""
+    max_growth: int = 1 << 29
+    """Bytes that the results of a node may take beyond what its operands take.
+
+    Models exist whose weights are one number expanded, so this is no small number.
+    """
 
     def run(self, g: Graph) -> Outcome:
         """Fold in one walk: operands come before their users."""

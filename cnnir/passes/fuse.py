@@ -82,7 +82,8 @@ class _Partition:
                 return
         else:
             reason = region
-        if reason and node.name in ANCHORS and self._has_elementwise_user(node):
+        obvious = node.name in ANCHORS and node.name not in REDUCTIONS
+        if reason and obvious and self._has_elementwise_user(node):
             self.declined.append(decline(node, reason))
         region = _Region([node], node if _is_anchor(node) else None)
         self.regions.append(region)

@@ -24,11 +24,11 @@ def reshape_of_reshape(g: Graph, node: Node) -> Result:
 
 @rule("transpose")
 def transpose_of_transpose(g: Graph, node: Node) -> Result:
-    """transpose(transpose(x, p), q) => transpose(x, p o q)"""
+    """transpose(transpose(x, p), q) => transpose(x, p o q), or x where they cancel"""
     match node:
-        case Node(_, (Value(Node("transpose", (x,)) as inner),)):
-            p, q = inner.attrs["perm"], node.attrs["perm"]
-            return g.add("transpose", x, perm=tuple(p[axis] for axis in q))
+        case Node(_, (Value(Node("transpose", (Value() as x,)) as inner),)):
+            perm = tuple(inner.attrs["perm"][axis] for axis in node.attrs["perm"])
+            return x if perm == tuple(range(len(perm))) else g.add("transpose", x, perm=perm)
     return None
 
 
@@ -36,11 +36,14 @@ def transpose_of_transpose(g: Graph, node: Node) -> Result:
 def transpose_of_ones(g: Graph, node: Node) -> Result:
     """transpose(x) => reshape(x)  [only axes of extent 1 change their place]"""
     match node:
-        case Node(_, (Value() as x,)):
-            moved = [axis for axis in node.attrs["perm"] if x.type.shape[axis] != 1]
-            if moved == sorted(moved):
-                return g.add("reshape", x, shape=node.results[0].type.shape)
+        case Node(_, (Value() as x,)) if _moves_only_ones(x, node.attrs["perm"]):
+            return g.add("reshape", x, shape=node.results[0].type.shape)
     return None
+
+
+def _moves_only_ones(x: Value, perm: tuple[int, ...]) -> bool:
+    moved = [axis for axis in perm if x.type.shape[axis] != 1]
+    return moved == sorted(moved)
 
 
 @rule("reshape")
@@ -100,8 +103,12 @@ def _only_use(g: Graph, value: Value, node: Node) -> bool:
 def _before(g: Graph, value: Value | None, perm: tuple[int, ...]) -> Value | None:
     """The operand as it is before the transpose; None when it has no such form."""
     assert value is not None
-    if value.node.name == "transpose":
-        return value.node.operands[0] if value.node.attrs["perm"] == perm else None
+    match value:
+        case Value(Node("transpose", (x,)) as node):
+            return x if node.attrs["perm"] == perm else None
+        case Value(Node("reshape", (Value() as x,))) if x.type.rank == len(perm):
+            turned = tuple(x.type.shape[axis] for axis in perm) == value.type.shape
+            return x if turned and _moves_only_ones(x, perm) else None
     array = g.array(value)
     if array is None:
         return None

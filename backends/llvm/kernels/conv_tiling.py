@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 from cnnir.backends.llvm.kernels.band import Band
+from cnnir.backends.llvm.kernels.edges import Segment, inside, runs, segments, useful
 from cnnir.backends.llvm.kernels.microkernel import FMAS, tile_cycles, widest_tile
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Split, Target, shares
 
 ITEM_COST = 2500  # cycles to fetch a work item
-STREAM = 12  # bytes a cycle from beyond L2, for input that is copied or read the first time
+COPIED = 10  # bytes a cycle of a band that is copied
+STREAM = 30  # bytes a cycle from beyond L2, mostly hidden behind arithmetic
+BODY_COST = 0.002  # of the time, for each inner loop: they cost time in LLVM
+BEST_TILES = 4  # that are tried with all work items
+MAX_BODIES = 20  # inner loops, at most, unless there is no other way
 WIDEST = 4  # output blocks in a tile, at most
 THREADS = (1, 4, 16)  # what the number of work items is meant to suit
 
@@ -32,6 +37,7 @@ class Tiling:
     columns: int  # output columns in a tile
     band: int = 1  # row tiles in a work item
     chunk: int = 1  # output blocks in a work item, a divisor of those in a group
+    copy: bool = False  # the padded band of input goes through scratch
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,42 @@ class Geometry:
             return ONE, width, ONE  # rows of one pixel, so that bands cut the only axis
         return depth, height, width
 
+    @cached_property
+    def seen(self) -> tuple[Axis, Axis, Axis]:
+        """The axes of the input as read: without padding once that is copied."""
+        if not self.tiling.copy:
+            return self.axes
+        depth, height, width = (replace(a, size=a.span(a.out), begin=0) for a in self.axes)
+        return depth, height, width
+
     @property
-    def copied(self) -> bool:
-        return self.spec.padded
+    def row_range(self) -> bool:
+        """Tiles of one row get their valid taps from loop bounds: less code, no more work."""
+        return self.tiling.rows == 1 and not inside(self.seen[1])
+
+    @cached_property
+    def row_parts(self) -> tuple[Segment, ...]:
+        height = self.seen[1]
+        if self.row_range:
+            height = replace(height, size=height.span(height.out), begin=0)
+        return segments(height, self.tiling.rows)
+
+    @cached_property
+    def column_parts(self) -> tuple[Segment, ...]:
+        return segments(self.seen[2], self.tiling.columns)
+
+    @cached_property
+    def bodies(self) -> int:
+        """How many inner loops the code will have."""
+        rows = sum(len(runs(part.taps, self.axes[1].taps)) for part in self.row_parts)
+        columns = sum(len(runs(part.taps, self.axes[2].taps)) for part in self.column_parts)
+        rest = 1 + bool(self.channels % self.spec.lanes and not self.spec.plain)
+        return rows * columns * rest * len(set(shares(self.tiling.chunk, self.tiling.blocks)))
+
+    @property
+    def useful(self) -> float:
+        """The part of all taps that lies inside the input as read."""
+        return prod(useful(axis) for axis in self.seen)
 
     @property
     def channels(self) -> int:
@@ -108,9 +147,18 @@ class Geometry:
 
 
 def choose(spec: ConvSpec, target: Target) -> Tiling:
-    """The tile with the least cost, then the work items that suit few and many threads alike."""
-    tile = min(_tiles(spec, target), key=lambda t: (_tile_cycles(spec, t), t.blocks, t.columns))
-    return min(_items(spec, tile), key=lambda t: (_mean_cycles(spec, t, target), t.band, t.chunk))
+    """The tile with the least cost, then the work items that suit few and many threads alike.
+
+    Padding is met either by code for the edges or by copying the band of an item with its padding;
+    the best of both wins.
+    """
+    options: list[Tiling] = []
+    for copy in (False, True) if spec.padded else (False,):
+        tiles = [replace(tile, copy=copy) for tile in _tiles(spec, target)]
+        tiles = [tile for tile in tiles if copy or Geometry(spec, tile).bodies <= MAX_BODIES]
+        tiles.sort(key=lambda t: (_tile_cycles(spec, t), t.blocks, t.columns))
+        options += (option for tile in tiles[:BEST_TILES] for option in _items(spec, tile))
+    return min(options, key=lambda t: (_mean_cycles(spec, t, target), t.band, t.chunk, t.copy))
 
 
 def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
@@ -133,18 +181,18 @@ def _tiles(spec: ConvSpec, target: Target) -> Iterator[Tiling]:
                 yield Tiling(blocks, tall, columns)
 
 
+@lru_cache(maxsize=256)
 def _tile_cycles(spec: ConvSpec, tiling: Tiling) -> float:
-    """All tiles of one image slice and group; a few per cent more for each body beyond one."""
+    """All tiles of one image slice and group; a little more the more code there is."""
     geometry = Geometry(spec, tiling)
-    steps = geometry.channels * geometry.taps
-    total, bodies = 0.0, 0
+    steps = geometry.channels * geometry.taps * geometry.useful
+    total = 0.0
     for blocks, b_count in _sizes(shares(geometry.blocks, tiling.blocks)):
         for rows, r_count in geometry.rows.sizes():
             for columns, c_count in geometry.columns.sizes():
-                bodies += 1
                 count = b_count * r_count * c_count
                 total += count * tile_cycles(blocks, rows * columns, steps)
-    return total * (1 + 0.01 * (bodies - 1))
+    return total * (1 + BODY_COST * geometry.bodies)
 
 
 def _sizes(parts: list[int]) -> list[tuple[int, int]]:
@@ -164,13 +212,14 @@ def _items(spec: ConvSpec, tile: Tiling) -> Iterator[Tiling]:
 def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     geometry = Geometry(spec, tiling)
     share = tiling.chunk / geometry.blocks / geometry.bands
-    compute = _tile_cycles(spec, tiling) * share
+    compute = _tile_cycles(spec, replace(tiling, band=1, chunk=1)) * share
     seen = geometry.band.bytes
     weights = 4 * geometry.channels * geometry.taps * tiling.chunk * spec.lanes
     every = weights * geometry.chunks * spec.groups
     passes = 1 + (seen > target.l2 // 2) * (-(-tiling.chunk // tiling.blocks) - 1)
     moved = seen * passes + (weights if every > target.l2 // 2 else 0)
-    return ITEM_COST + compute + moved / STREAM
+    copied = geometry.band.bytes / COPIED if tiling.copy else 0
+    return ITEM_COST + compute + copied + moved / STREAM
 
 
 def _mean_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:

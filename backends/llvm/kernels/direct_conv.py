@@ -1,9 +1,10 @@
 """Direct convolution onto Blocked(V): 1-D to 3-D, any stride, dilation, padding, size and groups.
 
 A work item is (image, band of output rows, chunk of output channel blocks). Inside it, tiles of
-blocks x rows x columns go through the micro-kernel, weights outermost. Where there is padding the
-item first copies its band of input with the zeros in place into scratch that stays in cache: about
-one per cent of the time, and no edge code. An unpadded 1x1 convolution is one column of pixels.
+blocks x rows x columns go through the micro-kernel, weights outermost. At the edges of padded input
+taps that lie outside are left out by code of their own; where that would be too much code, the item
+first copies its band of input with the zeros in place into scratch. An unpadded 1x1 convolution is
+one column of pixels.
 
 Groups are served when each has whole blocks of channels; smaller ones are in depthwise.py. Which
 layout the operands get is decided by the plan, not here.
@@ -12,7 +13,6 @@ layout the operands get is decided by the plan, not here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 
 import llvmlite.ir as ir
 import numpy as np
@@ -20,7 +20,9 @@ import numpy as np
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.band import copy_band
 from cnnir.backends.llvm.kernels.conv_tiling import Geometry, Tiling, choose, estimate
-from cnnir.backends.llvm.kernels.microkernel import Reduction, accumulate
+from cnnir.backends.llvm.kernels.conv_window import Window
+from cnnir.backends.llvm.kernels.edges import Run, Segment, each_tile, runs, tap_range
+from cnnir.backends.llvm.kernels.microkernel import Tile
 from cnnir.backends.llvm.kernels.spec import (
     ConvSpec,
     Epilogue,
@@ -83,7 +85,7 @@ def emit(
     b = Builder(module, name, before + operands + 1, spec.lanes, noalias=[before + operands])
     ConvEmitter(b, g, epilogue).run()
     function = b.finish()
-    scratch = g.band.bytes if g.copied else 0
+    scratch = g.band.bytes if tiling.copy else 0
     return KernelCode(name, g.items, scratch, spec.flops, before, _summary(g), function)
 
 
@@ -93,7 +95,7 @@ def _summary(g: Geometry) -> str:
         f"direct {'x'.join(map(str, g.spec.kernel))}, {tiling.blocks} blocks x "
         f"{tiling.rows * tiling.columns} pixels a tile, {tiling.chunk} of {g.blocks} blocks and "
         f"{tiling.band} of {g.rows.parts} row tiles an item, "
-        f"{'padded band copied' if g.copied else 'input read in place'}"
+        f"{'padded band copied' if tiling.copy else 'input read in place'}"
     )
 
 
@@ -119,70 +121,72 @@ class ConvEmitter:
             with b.loop(parts) as tile:
                 block = b.add(b.mul(tile.index, blocks), b.mul(chunk, tiling.chunk), start)
                 block = b.add(block, b.mul(group, g.blocks))
-                for row, height in g.rows.each(b, first, last):
-                    for column, width in g.columns.each(b, 0, g.columns.parts):
-                        self.tile(block, blocks, row, height, column, width)
+                for rows, row in each_tile(b, g.row_parts, first, last):
+                    for columns, column in each_tile(b, g.column_parts, 0, g.columns.parts):
+                        self.tile(block, blocks, (rows, columns), row, column)
 
     def locate(self, group: Index, row: Index) -> None:
         """Where the input of this item starts, and its strides; copies it first where needed."""
         b, g, spec = self.b, self.g, self.spec
         band, pixel = g.band, g.band.pixel
-        sizes = [g.axes[0].size, g.axes[1].size, g.axes[2].size]
+        depth, height, width = g.axes
+        sizes = (depth.size * height.size * width.size, height.size * width.size, width.size, 1)
         planes = spec.channels if spec.plain else spec.in_blocks
         plane = b.add(b.mul(self.image, planes), b.mul(group, band.planes))
-        x = b.at(self.x, b.mul(plane, prod(sizes) * pixel))
-        if g.copied:
-            first = (b.mul(self.slice, g.axes[0].stride), b.mul(row, g.axes[1].stride))
+        x = b.at(self.x, b.mul(plane, sizes[0] * pixel))
+        if self.tiling.copy:
+            first = (b.mul(self.slice, depth.stride), b.mul(row, height.stride))
             copy_band(b, band, x, *first)
-            self.base, self.first_row = b.scratch, row
-            self.strides = band.strides
+            self.base, self.strides = b.scratch, band.strides
+            self.first_slice, self.first_row = self.slice, row
         else:
-            strides = (prod(sizes), sizes[1] * sizes[2], sizes[2], 1)
-            self.strides = tuple(s * pixel for s in strides)
-            self.base = b.at(x, b.mul(self.slice, g.axes[0].stride * self.strides[1]))
-            self.first_row = 0
+            self.base, self.strides = x, tuple(size * pixel for size in sizes)
+            self.first_slice = self.first_row = 0
 
     def tile(
-        self, block: Index, blocks: int, row: Index, height: int, column: Index, width: int
+        self, block: Index, blocks: int, parts: tuple[Segment, Segment], row: Index, column: Index
     ) -> None:
         b, g = self.b, self.g
-        _, _, row_stride, pixel = self.strides
-        down, right = g.axes[1].stride * row_stride, g.axes[2].stride * pixel
-        offset = b.add(b.mul(b.sub(row, self.first_row), down), b.mul(column, right))
-        x = b.at(self.base, offset)
-        pixels = [i * down + j * right for i in range(height) for j in range(width)]
-        w = b.at(self.w, b.mul(block, g.channels * g.taps * b.lanes))
-        state = []
+        rows, columns = parts
+        sums: list[ir.Value] = []
         for i in range(blocks):
             start = b.splat(0.0)
             if self.bias is not None:
                 start = b.vload(self.bias, b.mul(self.bias_of(b.add(block, i)), b.lanes))
-            state += [start] * len(pixels)
-        whole, rest = divmod(g.channels, b.lanes)
-        if self.spec.plain:
-            whole, rest = 0, g.channels
+            sums += [start] * (rows.width * columns.width)
+        tile = Tile(blocks, rows.width * columns.width, sums)
+        window = self.window(parts, row, column)
+        whole, rest = (0, g.channels) if self.spec.plain else divmod(g.channels, b.lanes)
+        w = b.at(self.w, b.mul(block, g.channels * g.taps * b.lanes))
         if whole:
-            state, w = accumulate(b, state, x, w, pixels, self.nest(whole, b.lanes))
+            window.reduce(b, tile, self.base, w, whole, b.lanes)
         if rest:
-            x = b.at(x, whole * self.strides[0])
-            state, w = accumulate(b, state, x, w, pixels, self.nest(1, rest))
+            x = b.at(self.base, whole * self.strides[0])
+            w = b.at(w, whole * b.lanes * g.taps * blocks * b.lanes)
+            window.reduce(b, tile, x, w, 1, rest)
         for i in range(blocks):
-            part = state[i * len(pixels) : (i + 1) * len(pixels)]
-            self.store(b.add(block, i), row, height, column, width, part)
+            part = tile.sums[i * tile.pixels : (i + 1) * tile.pixels]
+            self.store(b.add(block, i), row, rows.width, column, columns.width, part)
+
+    def window(self, parts: tuple[Segment, Segment], row: Index, column: Index) -> Window:
+        """What a tile at (row, column) sees of the input."""
+        b, g = self.b, self.g
+        depth, height, width = g.seen
+        slices = (0, depth.taps) if self.tiling.copy else tap_range(b, depth, self.slice)
+        at = (b.sub(self.slice, self.first_slice), b.sub(row, self.first_row), column)
+        origin: Index = 0
+        for index, axis, stride in zip(at, g.seen, self.strides[1:], strict=True):
+            origin = b.add(origin, b.mul(index, axis.stride * stride), -axis.begin * stride)
+        rows = runs(parts[0].taps, height.taps)
+        if g.row_range:
+            rows = (Run(*tap_range(b, height, row), (0,)),)
+        columns = runs(parts[1].taps, width.taps)
+        lane = self.strides[0] if self.spec.plain else 1
+        shape = (parts[0].width, parts[1].width)
+        return Window(g.seen, self.strides, lane, origin, slices, rows, columns, shape)
 
     def bias_of(self, block: Index) -> Index:
         return block
-
-    def nest(self, planes: int, lanes: int) -> list[Reduction]:
-        g = self.g
-        plane, depth, row, pixel = self.strides
-        return [
-            Reduction(planes, plane),
-            Reduction(g.axes[0].taps, g.axes[0].dilation * depth),
-            Reduction(g.axes[1].taps, g.axes[1].dilation * row),
-            Reduction(g.axes[2].taps, g.axes[2].dilation * pixel),
-            Reduction(lanes, plane if self.spec.plain else 1),
-        ]
 
     def store(
         self, block: Index, row: Index, height: int, column: Index, width: int, tile: list

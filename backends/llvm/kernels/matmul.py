@@ -16,14 +16,17 @@ import llvmlite.ir as ir
 import numpy as np
 
 from cnnir.backends.llvm.builder import Builder, Index
+from cnnir.backends.llvm.kernels.edges import each_tile, segments
 from cnnir.backends.llvm.kernels.microkernel import (
     FMAS,
     Reduction,
+    Tile,
     accumulate,
     tile_cycles,
     widest_tile,
 )
 from cnnir.backends.llvm.kernels.spec import (
+    Axis,
     Epilogue,
     KernelCode,
     Place,
@@ -175,6 +178,7 @@ class _Emitter:
         self.x, self.w, *rest, self.y = b.pointers
         self.bias = rest[0] if spec.bias else None
         self.rows = Split(spec.rows, tiling.rows)
+        self.axis = Axis(spec.rows, spec.rows, 1, 1, 1, 0)
 
     def run(self) -> None:
         """A work item is (matrix, tile of columns, band of row tiles); each width has its code."""
@@ -208,8 +212,8 @@ class _Emitter:
             w, row = b.at(self.w, b.add(matrix, b.mul(block, spec.lanes))), spec.columns
             if self.tiling.panel:
                 w, row = self.copy_panel(w, len(counts)), None
-        for start, rows in self.rows.each(b, first, last):
-            self.tile(block, counts, start, rows, w, row)
+        for part, start in each_tile(b, segments(self.axis, self.tiling.rows), first, last):
+            self.tile(block, counts, start, part.width, w, row)
 
     def copy_panel(self, w: ir.Value, blocks: int) -> ir.Value:
         b, spec = self.b, self.spec
@@ -225,17 +229,18 @@ class _Emitter:
         b, spec = self.b, self.spec
         matrix = 0 if spec.shared_x else b.mul(self.matrix, spec.rows)
         x = b.at(self.x, b.mul(b.add(matrix, start), spec.depth))
-        pixels = [r * spec.depth for r in range(rows)]
         state: list[ir.Value] = []
         for i in range(len(counts)):
             value = b.splat(0.0)
             if self.bias is not None:
                 value = b.vload(self.bias, b.mul(b.add(block, i), b.lanes))
             state += [value] * rows
-        state, _ = accumulate(b, state, x, w, pixels, [Reduction(spec.depth, 1)], row)
+        tile = Tile(len(counts), rows, state)
+        pixels = {r: r * spec.depth for r in range(rows)}
+        accumulate(b, tile, x, w, pixels, [Reduction(spec.depth, 1)], row)
         for i, count in enumerate(counts):
             column = b.mul(b.add(block, i), b.lanes)
-            self.store(start, column, count, state[i * rows : (i + 1) * rows])
+            self.store(start, column, count, tile.sums[i * rows : (i + 1) * rows])
 
     def store(self, start: Index, column: Index, count: int, values: list[ir.Value]) -> None:
         b, spec = self.b, self.spec

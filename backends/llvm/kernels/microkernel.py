@@ -8,12 +8,13 @@ strictly in sequence. It neither initialises nor stores: that is the template's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
-from cnnir.backends.llvm.builder import Builder
+from cnnir.backends.llvm.builder import Builder, Index
 
 # FMAs in an unrolled body. Enough to hide the loop's own instructions, and no more: time in LLVM is
 # proportional to it, and a model has dozens of kernels.
@@ -25,11 +26,11 @@ AHEAD = 2048
 LINE = 64
 
 FMAS, LOADS, LATENCY = 2, 2, 4  # a cycle; a cycle; cycles
-INPUT_COST, WEIGHT_COST = 0.05, 0.25  # cycles a broadcast and a weight vector not hidden by FMAs
+INPUT_COST, WEIGHT_COST = 0.05, 0.5  # cycles a broadcast and a weight vector not hidden by FMAs
 TILE_COST = 40  # cycles to start and store a tile, besides two a vector
 
 
-def tile_cycles(blocks: int, pixels: int, steps: int) -> float:
+def tile_cycles(blocks: int, pixels: int, steps: float) -> float:
     """Cycles of a tile, for a core with two FMA pipes and two load ports.
 
     The constants were fitted to benchmarks/kernels.py; they need to rank tiles, not to be right.
@@ -84,71 +85,94 @@ def unrolling(nest: Sequence[Reduction], fmas: int, body: int = BODY) -> list[in
     return factors
 
 
+@dataclass
+class Tile:
+    """The sums of blocks x pixels results, as LLVM values: sums[block * pixels + pixel]."""
+
+    blocks: int
+    pixels: int
+    sums: list[ir.Value]
+
+    @contextmanager
+    def loop(self, b: Builder, stop: Index, start: Index = 0) -> Iterator[Index]:
+        """A loop that carries the sums; yields its index."""
+        with b.loop(stop, start, carry=self.sums) as loop:
+            self.sums = loop.state
+            yield loop.index
+            loop.state[:] = self.sums
+        self.sums = loop.result
+
+
 def accumulate(
-    builder: Builder,
-    state: Sequence[ir.Value],
+    b: Builder,
+    tile: Tile,
     x: ir.Value,
     weights: ir.Value,
-    pixels: Sequence[int],
+    pixels: Mapping[int, int],
     nest: Sequence[Reduction],
     row: int | None = None,
-) -> tuple[list[ir.Value], ir.Value]:
-    """Run the nest; returns the accumulators, block-major, and the weights that come next.
+    body: int = BODY,
+) -> None:
+    """Run the nest, adding to the sums of `pixels` (number -> offset of its input from x).
 
-    state[block * len(pixels) + pixel] starts each sum; pixels are offsets from x in floats; weights
-    hold, for each step of the nest, one vector a block: packed and aligned, or rows of a matrix
-    `row` floats apart.
+    Weights are one vector a block for each step: packed and aligned, or rows of a matrix `row`
+    floats apart. Offsets count floats.
     """
     loops = simplify(nest)
-    factors = unrolling(loops, len(state))
-    blocks = len(state) // len(pixels)
-    packed = blocks * builder.lanes
-    align = 4 * builder.lanes if row is None else 4
-    emitter = _Nest(
-        builder, list(pixels), blocks, loops, factors, packed if row is None else row, align
-    )
-    *sums, weights = emitter.run(0, [*state, weights], x, 0)
-    return sums, weights
+    factors = unrolling(loops, tile.blocks * len(pixels), body)
+    align = 4 * b.lanes if row is None else 4
+    row = tile.blocks * b.lanes if row is None else row
+    emitter = _Nest(b, tile, dict(pixels), loops, factors, row, align)
+    emitter.run(0, x, 0, weights)
 
 
 @dataclass
 class _Nest:
-    builder: Builder
-    pixels: list[int]
-    blocks: int
+    b: Builder
+    tile: Tile
+    pixels: dict[int, int]
     loops: list[Reduction]
     factors: list[int]
     row: int
     align: int
 
-    def run(self, level: int, state: list, x: ir.Value, offset: int) -> list:
-        """The loops from `level` inwards; state ends with the weight pointer."""
+    def run(self, level: int, x: ir.Value, offset: int, weights: ir.Value) -> ir.Value:
+        """The loops from `level` inwards; returns the weights that come next."""
         if level == len(self.loops):
-            return self._step(state, x, offset)
+            return self._step(x, offset, weights)
         loop, factor = self.loops[level], self.factors[level]
         if factor == loop.extent:
             for turn in range(factor):
-                state = self.run(level + 1, state, x, offset + turn * loop.stride)
-            return state
-        b = self.builder
-        base = b.at(x, offset)
-        with b.loop(loop.extent // factor, carry=[*state, base]) as turns:
-            *inner, base = turns.state
+                weights = self.run(level + 1, x, offset + turn * loop.stride, weights)
+            return weights
+        b, tile = self.b, self.tile
+        used = [i for i in range(len(tile.sums)) if i % tile.pixels in self.pixels]
+        carry = [*(tile.sums[i] for i in used), weights, b.at(x, offset)]
+        with b.loop(loop.extent // factor, carry=carry) as turns:
+            *sums, weights, x = turns.state
+            self._set(used, sums)
             for turn in range(factor):
-                inner = self.run(level + 1, inner, base, turn * loop.stride)
-            turns.state[:] = [*inner, b.at(base, factor * loop.stride)]
-        return turns.result[:-1]
+                weights = self.run(level + 1, x, turn * loop.stride, weights)
+            sums = [tile.sums[i] for i in used]
+            turns.state[:] = [*sums, weights, b.at(x, factor * loop.stride)]
+        *sums, weights, _ = turns.result
+        self._set(used, sums)
+        return weights
 
-    def _step(self, state: list, x: ir.Value, offset: int) -> list:
-        b = self.builder
-        *sums, weights = state
+    def _set(self, places: Sequence[int], sums: Sequence[ir.Value]) -> None:
+        for place, value in zip(places, sums, strict=True):
+            self.tile.sums[place] = value
+
+    def _step(self, x: ir.Value, offset: int, weights: ir.Value) -> ir.Value:
+        b, tile = self.b, self.tile
         if self.align > 4:
             for line in range(0, self.row, LINE // 4):
                 b.prefetch(weights, line + AHEAD // 4, locality=3)
-        vectors = [b.vload(weights, block * b.lanes, self.align) for block in range(self.blocks)]
-        for p, pixel in enumerate(self.pixels):
-            value = b.broadcast(x, offset + pixel)
+        blocks = range(tile.blocks)
+        vectors = [b.vload(weights, block * b.lanes, self.align) for block in blocks]
+        for pixel, place in self.pixels.items():
+            value = b.broadcast(x, offset + place)
             for block, vector in enumerate(vectors):
-                i = block * len(self.pixels) + p
-                sums[i] = b.fma(vector, value, sums[i])
-        return [*sums, b.at(weights, self.row)]
+                i = block * tile.pixels + pixel
+                tile.sums[i] = b.fma(vector, value, tile.sums[i])
+        return b.at(weights, self.row)

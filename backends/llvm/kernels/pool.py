@@ -13,8 +13,9 @@ from math import prod
 import llvmlite.ir as ir
 
 from cnnir.backends.llvm.builder import F32, Builder, Index
+from cnnir.backends.llvm.kernels.edges import tap_range
 from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, KernelCode, Target
-from cnnir.backends.llvm.kernels.window import Tile, Windows, tap_range, tiles
+from cnnir.backends.llvm.kernels.window import Tile, Windows, tiles
 
 MAX_WIDTH = 32  # taps in a row of a window; wider ones would be a lot of code
 

@@ -8,7 +8,7 @@ weights, and `emit(module, name, spec, tiling, ...)` writes the LLVM function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from typing import TypeAlias
@@ -187,19 +187,6 @@ class Split:
     def start(self, b: Builder, part: Index) -> Index:
         extra = b.min(part, self.large_parts) if self.large_parts else 0
         return b.add(b.mul(part, self.small), extra)
-
-    def each(self, b: Builder, first: Index, last: Index) -> Iterator[tuple[Index, int]]:
-        """Emit loops over the parts first..last: yields (start, size) once for each size."""
-        for size, low, high in (
-            (self.small + 1, 0, self.large_parts),
-            (self.small, self.large_parts, self.parts),
-        ):
-            begin = b.max(first, low) if low else first
-            end = last if high == self.parts else b.min(last, high)
-            if low == high or (isinstance(begin, int) and isinstance(end, int) and begin >= end):
-                continue
-            with b.loop(end, begin) as part:
-                yield b.add(b.mul(part.index, size), low), size
 
 
 def aligned_empty(size: int) -> np.ndarray:

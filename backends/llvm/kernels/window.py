@@ -15,23 +15,11 @@ from math import prod
 import llvmlite.ir as ir
 
 from cnnir.backends.llvm.builder import Builder, Index
-from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, Place, Split
+from cnnir.backends.llvm.kernels.edges import Segment, segments, tap_range
+from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, Place
 
 MAX_EDGES = 6  # tiles emitted one by one in a row; more would be a lot of code for a rare shape
 ITEM_BYTES = 64 << 10  # about as much input an item, so that items are neither many nor few
-
-
-@dataclass(frozen=True)
-class Segment:
-    """`count` neighbouring tiles of `width` results from `start` on, with the same valid taps.
-
-    taps[p] are the taps of result p that lie inside the input.
-    """
-
-    start: int
-    width: int
-    count: int
-    taps: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -65,43 +53,14 @@ class Windows:
     def items(self) -> int:
         return self.batch * self.out_blocks * self.axes[0].out * self.bands
 
-    @cached_property
-    def segments(self) -> list[Segment]:
-        axis = self.axes[2]
-        found: list[Segment] = []
-        start = 0
-        for width, count in Split(axis.out, self.tile).sizes():
-            for _ in range(count):
-                taps = tuple(valid_taps(axis, start + p) for p in range(width))
-                inside = all(len(t) == axis.taps for t in taps)
-                last = found[-1] if found else None
-                if inside and last and last.taps == taps and last.width == width:
-                    found[-1] = Segment(last.start, width, last.count + 1, taps)
-                else:
-                    found.append(Segment(start, width, 1, taps))
-                start += width
-        return found
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return segments(self.axes[2], self.tile)
 
     def problem(self) -> str | None:
         if len(self.segments) > MAX_EDGES:
             return f"{len(self.segments)} different tiles in a row, too many to emit"
         return None
-
-
-def valid_taps(axis: Axis, at: int) -> tuple[int, ...]:
-    first = at * axis.stride - axis.begin
-    return tuple(t for t in range(axis.taps) if 0 <= first + t * axis.dilation < axis.size)
-
-
-def tap_range(b: Builder, axis: Axis, at: Index) -> tuple[Index, Index]:
-    """The taps of result `at` that lie inside: first and one past the last."""
-    if axis.begin == 0 and axis.span(axis.out) <= axis.size:
-        return 0, axis.taps
-    first = b.sub(b.mul(at, axis.stride), axis.begin)
-    before = b.max(b.sub(axis.dilation - 1, first), 0)
-    until = b.max(b.sub(axis.size + axis.dilation - 1, first), 0)
-    low = b.min(b.div(before, axis.dilation), axis.taps)
-    return low, b.min(b.div(until, axis.dilation), axis.taps)
 
 
 @dataclass
