@@ -13,32 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from cnnir.loops.statements import RowMajor
+
 
 @dataclass(frozen=True)
-class Plain:
+class Plain(RowMajor):
     """Row-major."""
-
-    lanes = 0
-    aligned = 1
-
-    def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
-        """The position of an element."""
-        flat: Any = 0
-        for i, extent in zip(index, shape, strict=True):
-            flat = flat * extent + i
-        return flat
-
-    def size(self, shape: tuple[int, ...]) -> int:
-        """Elements of storage."""
-        return prod(shape)
-
-    def pack(self, array: np.ndarray) -> np.ndarray:
-        """The storage of an array, as one axis."""
-        return np.ascontiguousarray(array).reshape(-1)
-
-    def unpack(self, storage: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The array that a storage holds."""
-        return storage[: prod(shape)].reshape(shape)
 
     def __str__(self) -> str:
         return "plain"
@@ -48,7 +28,7 @@ class Plain:
 class Padded(Plain):
     """Row-major with the storage rounded up to whole vectors: per-channel params."""
 
-    lanes: int = 16  # type: ignore[assignment]
+    lanes: int = 16
     aligned = 64
 
     def size(self, shape: tuple[int, ...]) -> int:

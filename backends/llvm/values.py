@@ -139,8 +139,9 @@ class Values:
             case x.Call():
                 arguments = [self._known(a) for a in e.args]
                 if e.op in ("floordiv", "mod"):
+                    a, n = arguments
                     low = e.args[0].lo
-                    return self.ops.index_division(e.op, *arguments, low is None or low < 0)
+                    return self.ops.index_division(e.op, a, n, low is None or low < 0)
                 return self.ops.operation(e.op, e.args[-1].dtype, e.dtype, arguments)
             case x.Reduce():
                 return self._reduce(e)
@@ -281,7 +282,9 @@ class Values:
             for cell, value in zip(cells, after, strict=True):
                 self.b.store(value, cell)
 
-        limits = [(v, self.value(x.index(v.lo)), self.value(x.index(v.hi + 1))) for v in e.bound]
+        limits = [
+            (v, self.value(x.index(v.lo)), self.value(x.index((v.hi or 0) + 1))) for v in e.bound
+        ]
         self._loops(limits, None, turn)
         for k, cell in enumerate(cells):
             value = self.b.load(cell, typ=cell.allocated_type)

@@ -271,11 +271,13 @@ class VectorMath:
         return b.select(finite, b.fptrunc(result, x.type), self.constant(math.nan, x))
 
     def _reduced_angle(self, wide: ir.Value) -> ir.Value:
-        """Angles too large for a reduction in f64 become those libm finds for them, by atan2 of
-        its sine and cosine; such lanes are rare and slow."""
+        """Angles of more quadrants than 20 bits hold become those of the same sine and cosine.
+
+        They are found by libm; such lanes are rare and slow.
+        """
         b = self.b
         size = self.intrinsic("fabs", wide)
-        large = b.fcmp_unordered(">=", size, self.constant(2.0**28, wide))
+        large = b.fcmp_unordered(">=", size, self.constant(2.0**20, wide))
         n = lanes_of(wide)
         any_ = self.call(f"llvm.vector.reduce.or.v{n}i1", I1, [large]) if n else large
         before = b.block

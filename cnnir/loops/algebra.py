@@ -206,7 +206,8 @@ class ElementAlgebra:
         for e in extents:
             total *= e
         (var,) = self.variables((total,))
-        index, flat = [], x.index(0) + var
+        index: list[Expr] = []
+        flat: Expr = var
         for e in reversed(extents):
             index.insert(0, flat % e)
             flat = flat // e

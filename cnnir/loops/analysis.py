@@ -148,22 +148,22 @@ def extent(start: Expr, stop: Expr) -> int:
 COSTLY = {"exp": 10, "log": 10, "tanh": 15, "erf": 15, "sin": 15, "cos": 15, "pow": 40, "div": 4}
 
 
-def weight(roots: Iterable[Expr]) -> int:
-    """Roughly how many operations one evaluation takes."""
+def weight(roots: Iterable[Expr], known: Iterable[Expr] = ()) -> int:
+    """Roughly how many operations one evaluation takes, when some values are known already."""
     memo: dict[Expr, int] = {}
     total = 0
-    for e in post_order(roots):
+    for e in post_order(roots, known):
         own = COSTLY.get(e.op, 1) if isinstance(e, Call) else 1
         if isinstance(e, Reduce):
             turns = 1
             for _, start, stop in e.ranges:
                 turns *= extent(start, stop)
-            own = turns * (1 + sum(memo[a] for a in _body(e)))
+            own = turns * (1 + sum(memo.get(a, 0) for a in _body(e)))
         elif isinstance(e, Fold):
             turns = 1
             for var in e.bound:
                 turns *= (var.hi or 0) - (var.lo or 0) + 1
-            own = turns * (1 + sum(memo[a] for a in _body(e)))
+            own = turns * (1 + sum(memo.get(a, 0) for a in _body(e)))
         memo[e] = own if e.dtype != "i64" or isinstance(e, (Reduce, Fold, Load)) else 0
         total += memo[e]
     return total

@@ -123,10 +123,20 @@ class _Lowering:
             values = self._choose_blocked(result)
         else:
             values = self._choose_plain(result)
-        deepest = max(self._hoisted(values).values(), default=len(self.axes) - 1)
-        items, item = self._share_out(weight(values) * self._lanes_of_step(), deepest)
+        hoisted = self._hoisted(values)
+        deepest = max(hoisted.values(), default=len(self.axes) - 1)
+        items, item = self._share_out(self._total_work(values, hoisted), deepest)
         body, pending = self._nest(0, [], True, 0)
         return [*(Let(e, e) for e in pending), *body], items, item
+
+    def _total_work(self, values: list[Expr], hoisted: dict[Expr, int]) -> int:
+        """Roughly how many scalar operations the kernel does."""
+        extents = [axis.extent for axis in self.axes]
+        steps = math.prod(extents) * self._lanes_of_step()
+        total = steps * max(1, weight(values, hoisted))
+        for e, depth in hoisted.items():
+            total += math.prod(extents[: depth + 1]) * weight((e,), hoisted.keys() - {e})
+        return total
 
     def _lanes_of_step(self) -> int:
         if self.vector is None:
@@ -244,11 +254,10 @@ class _Lowering:
 
     # ---- building the nest
 
-    def _share_out(self, step_work: int, deepest: int) -> tuple[int, Var]:
+    def _share_out(self, work: int, deepest: int) -> tuple[int, Var]:
         """Give the outer axes to work items; only those down to `deepest`, the loop at whose
         start reductions are computed that all steps inside it use."""
-        total = math.prod(a.extent for a in self.axes) * max(1, step_work)
-        wanted = min(MOST_ITEMS, max(1, total // ITEM_WORK))
+        wanted = min(MOST_ITEMS, max(1, work // ITEM_WORK))
         counts = []
         for axis in self.axes[: deepest + 1]:
             if wanted <= 1:
@@ -333,7 +342,7 @@ class _Lowering:
     def _hoisted(self, values: list[Expr], steps: list[Expr] | None = None) -> dict[Expr, int]:
         """Reductions that some loop does not change, and the depth of the loops they need."""
         steps = self.probe if steps is None else steps
-        depths = {step: k for k, step in enumerate(steps) if isinstance(step, Var)}
+        depths: dict[Expr, int] = {step: k for k, step in enumerate(steps) if isinstance(step, Var)}
         known = frozenset(depths)
         found: dict[Expr, int] = {}
         guarded = {

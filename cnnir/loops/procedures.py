@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
-
 from cnnir.ir import Node
 from cnnir.loops import expr as x
 from cnnir.loops.algebra import ProcedureAlgebra, buffer_accessor
 from cnnir.loops.analysis import weight
 from cnnir.loops.expr import Var
 from cnnir.loops.kernel import Kernel
-from cnnir.loops.statements import Buffer, For, If, Statement
+from cnnir.loops.statements import Buffer, For, If, RowMajor, Statement
 
 ITEM_WORK = 32768
 """Scalar operations of a work item, roughly: some 10 microseconds."""
@@ -29,12 +25,12 @@ def lower_procedure(
 ) -> Kernel:
     """Serial code; a single parallel loop at the top becomes the work items."""
     assert node.op is not None and node.op.procedure is not None
-    m = ProcedureAlgebra(first_code, _RowMajor())
+    m = ProcedureAlgebra(first_code, RowMajor())
     accessors = [None if b is None else buffer_accessor(m, b) for b in operands]
     node.op.procedure(m, [m.written(b) for b in results], *accessors, **node.attrs)
     body, item, items = m.body, Var("item", 1), 1
     if len(body) == 1 and isinstance(loop := body[0], For) and loop in m.parallel:
-        extent = loop.var.hi + 1 if isinstance(loop.stop, x.Const) and loop.stop.value else 0
+        extent = int(loop.stop.value) if isinstance(loop.stop, x.Const) else 1
         work = extent * _work(loop.body)
         chunk = max(1, -(-extent // min(MOST_ITEMS, max(1, work // ITEM_WORK))))
         items = -(-extent // chunk)
@@ -71,19 +67,3 @@ def _work(body: list[Statement]) -> int:
         else:
             total += 1 + weight([e for e in (getattr(s, "value", None),) if e is not None])
     return total
-
-
-class _RowMajor:
-    """The layout of scratch memory."""
-
-    lanes = 0
-    aligned = 64
-
-    def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
-        flat: Any = 0
-        for i, extent in zip(index, shape, strict=True):
-            flat = flat * extent + i
-        return flat
-
-    def size(self, shape: tuple[int, ...]) -> int:
-        return math.prod(shape)

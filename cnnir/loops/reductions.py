@@ -8,13 +8,17 @@ from __future__ import annotations
 from functools import reduce as accumulate
 
 from cnnir.loops import expr as x
-from cnnir.loops.analysis import extent, loads, post_order, stride, substitute, weight
+from cnnir.loops.analysis import ZERO, extent, loads, post_order, stride, substitute, weight
 from cnnir.loops.expr import Const, Expr, Fold, Load, Reduce, Var
 
 UNROLLED = 32
 """The most copies of a body."""
 PARTIAL = 4
 """Partial vectors that are combined before they meet the running one, to hide latency."""
+GROUP = 8
+"""Elements of a long sum that are added pairwise before they meet the running total."""
+LONG = 64
+"""Turns of a loop from which on a sum has totals in between, so that rounding errors stay few."""
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
 
@@ -68,8 +72,8 @@ def _with_lanes(e: Reduce, lanes: int) -> Expr:
         bound: tuple[Var, ...] = outer
         ranges = limits
         if turns > 1:
-            turn = Var(f"{var.name}q", turns)
-            bound, ranges = (*bound, turn), (*ranges, x.index(0), x.index(turns))  # type: ignore[arg-type]
+            turn = step = Var(f"{var.name}q", turns)
+            bound, ranges = (*bound, step), (*ranges, x.index(0), x.index(turns))
         index = [first + begin + (turn * copies + k) * width + lane for k in range(copies)]
         bodies = [substitute((e.args[0],), {var: i})[0] for i in index]
         body = _tree(e.kind, bodies)
@@ -117,7 +121,49 @@ def _unrolled(e: Reduce) -> Expr:
         copies *= turns
         steps = range(int(start.value), int(start.value) + turns)
         bodies = [b for k in steps for b in substitute(tuple(bodies), {var: x.index(k)})]
-    if copies == 1:
-        return e
     body = _tree(e.kind, bodies)
-    return x.reduce(e.kind, tuple(bound), (body, where, *ranges))
+    if bound and copies == 1 and (grouped := _grouped(e)) is not None:
+        return grouped
+    return e if copies == 1 else x.reduce(e.kind, tuple(bound), (body, where, *ranges))
+
+
+def _grouped(e: Reduce) -> Expr | None:
+    """A long sum by groups: neighbours pairwise, then totals of groups, then the total of those.
+
+    Quicker, as additions need not wait for each other, and closer: n additions in a row lose up
+    to n/2 units in the last place.
+    """
+    var, start, stop = e.ranges[-1]
+    body, where = e.args[:2]
+    if e.kind != "sum" or where is not x.TRUE or weight((body,)) > UNROLLED:
+        return None
+    if not (isinstance(start, Const) and isinstance(stop, Const)):
+        return None
+    first, n = int(start.value), extent(start, stop)
+    if n < 2 * GROUP:
+        return None
+    outer, limits = e.bound[:-1], e.args[2:-2]
+    groups, left = divmod(n, GROUP)
+
+    def total(begin: Expr, count: int) -> Expr:
+        """The sum over `count` groups from an element on."""
+        turn = Var(f"{var.name}g", count)
+        index = [begin + turn * GROUP + k for k in range(GROUP)]
+        bodies = [substitute((body,), {var: i})[0] for i in index]
+        return x.reduce("sum", (turn,), (_tree("sum", bodies), x.TRUE, ZERO, x.index(count)))
+
+    def over_outer(value: Expr, bound: tuple[Var, ...], ranges: tuple[Expr, ...]) -> Expr:
+        return x.reduce("sum", (*outer, *bound), (value, x.TRUE, *limits, *ranges))
+
+    parts = []
+    size = max(1, round(groups**0.5)) if groups >= LONG else groups
+    whole, rest = divmod(groups, size)
+    block = Var(f"{var.name}b", whole)
+    begin = x.index(first) + block * (size * GROUP)
+    parts.append(over_outer(total(begin, size), (block,), (ZERO, x.index(whole))))
+    if rest:
+        parts.append(over_outer(total(x.index(first + whole * size * GROUP), rest), (), ()))
+    if left:
+        tail = [substitute((body,), {var: x.index(first + n - left + k)})[0] for k in range(left)]
+        parts.append(over_outer(_tree("sum", tail), (), ()))
+    return _tree("sum", parts)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol
+
+import numpy as np
 
 from cnnir.loops.expr import Expr, Symbol, Var
 from cnnir.tensortype import TensorType, compute_dtype
@@ -13,16 +16,51 @@ from cnnir.tensortype import TensorType, compute_dtype
 class Layout(Protocol):
     """Where the elements of a tensor lie. `index` holds Python ints or index expressions."""
 
-    lanes: int
-    """Lanes of a block of channels, 0 for a layout without blocks."""
-    aligned: int
-    """Bytes that the buffer's start is aligned to."""
+    @property
+    def lanes(self) -> int:
+        """Lanes of a block of channels, 0 for a layout without blocks."""
+
+    @property
+    def aligned(self) -> int:
+        """Bytes that the buffer's start is aligned to."""
 
     def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
         """The position of an element, in elements."""
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Elements of storage."""
+
+    def pack(self, array: np.ndarray) -> np.ndarray:
+        """The storage of an array, as one axis."""
+
+    def unpack(self, storage: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The array that a storage holds."""
+
+
+class RowMajor:
+    """The layout of arrays, and of scratch memory."""
+
+    lanes = 0
+    aligned = 1
+
+    def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
+        """The position of an element."""
+        flat: Any = 0
+        for i, extent in zip(index, shape, strict=True):
+            flat = flat * extent + i
+        return flat
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Elements of storage."""
+        return prod(shape)
+
+    def pack(self, array: np.ndarray) -> np.ndarray:
+        """The storage of an array, as one axis."""
+        return np.ascontiguousarray(array).reshape(-1)
+
+    def unpack(self, storage: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The array that a storage holds."""
+        return storage[: prod(shape)].reshape(shape)
 
 
 @dataclass(eq=False, slots=True)

@@ -141,9 +141,9 @@ class Conv(Op):
                 view = windows(part, w.shape[2:], stride, dilation, out)[0]
                 # [C,*out,*kernel] -> [C,*kernel,*out], so that the product is one matmul
                 order = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
-                columns = view.transpose(order).reshape(-1, math.prod(out))
-                rows = w[g * filters : (g + 1) * filters].reshape(filters, -1)
-                y[image, g * filters : (g + 1) * filters] = (rows @ columns).reshape(-1, *out)
+                columns = view.transpose(order).reshape(math.prod(w.shape[1:]), math.prod(out))
+                rows = w[g * filters : (g + 1) * filters].reshape(filters, math.prod(w.shape[1:]))
+                y[image, g * filters : (g + 1) * filters] = (rows @ columns).reshape(filters, *out)
         return y if b is None else y + b.reshape(-1, *(1,) * rank)
 
     def element(m, at, x, w, b=None, *, stride, padding, dilation, groups):

@@ -126,7 +126,7 @@ def check_elementwise_indices(x: TensorType, indices: TensorType, axis: Any) -> 
 
 def mesh_index(indices: np.ndarray, extent: int, axis: int) -> tuple[np.ndarray, ...]:
     """For each element of indices its own index, but the valid index it holds on `axis`."""
-    index = list(np.indices(indices.shape, sparse=True))
+    index: list[np.ndarray] = list(np.indices(indices.shape, sparse=True))
     index[axis] = valid_indices(indices, extent)
     return tuple(index)
 

@@ -42,10 +42,7 @@ def _position(m: Any, g: Any, extent: int, mode: str, padding_mode: str, align: 
         at = m.rint(at)
     if padding_mode == "reflection":
         return _reflected(m, m.min(m.max(at, -FAR), FAR), extent, align)
-    if padding_mode == "border":
-        outside = (at < -0.5) | (at > extent - 0.5) if not align else (at < 0) | (at > extent - 1)
-        return m.select(outside, m.min(m.max(at, 0.0), extent - 1.0), at)
-    # farther out every element that could be read is outside as well
+    # farther out all that could be read is outside, or an end element
     return m.min(m.max(at, -4.0), extent + 4.0)
 
 
@@ -119,8 +116,7 @@ class GridSample(Op):
     (g + 1) / 2 (d - 1) or ((g + 1) d - 1) / 2. NaN counts as -1.
     mode nearest rounds half to even; linear and cubic (a = -0.75) weigh the 2 or 4 elements
     around on each axis. Elements outside of x are 0 (zeros), those at the end (border) or those
-    mirrored at the end (reflection). border also moves positions beyond the outer edges to the
-    end elements.
+    mirrored at the end (reflection).
     """
 
     name = "grid_sample"
@@ -153,7 +149,7 @@ class GridSample(Op):
             at = _position(NUMPY, g, extent, mode, padding_mode, align_corners)
             taps.append(_taps(NUMPY, at, extent, mode, padding_mode, align_corners))
 
-        def fetch(index: tuple, inside: Any) -> np.ndarray:
+        def fetch(index, inside):
             found = last[(member, *index, np.arange(channels))]
             return np.where(inside, found, x.dtype.type(0))
 
@@ -320,7 +316,7 @@ class RoiAlign(Op):
         given = (output_size, sampling_ratio, spatial_scale, coordinates)
         bins = _region(m, [rois[(r, k)] for k in range(4)], x.shape, given)
 
-        def body(*index: Any) -> Any:
+        def body(*index):
             rows, columns = (
                 _sample(m, start, size, samples, o, i, extent)
                 for (start, size, samples, _), o, i, extent in zip(

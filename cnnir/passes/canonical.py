@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnir.ir import Graph, Node, Value
+from cnnir.ops import Elementwise
 from cnnir.passes.base import RulePass
 from cnnir.passes.constants import uniform
 from cnnir.rewrite import Result, decline, rule
@@ -159,6 +160,35 @@ def pool_to_reduction(g: Graph, node: Node) -> Result:
     return None
 
 
+@rule()
+def constant_rank(g: Graph, node: Node) -> Result:
+    """f(x[N,C,H,W], c[C,1,1]) => f(x, c[1,C,1,1])  [f elementwise, c constant, not one number]
+
+    Backends may then lay a constant out as they do what it meets.
+    """
+    if node.op is None or not issubclass(node.op, Elementwise):
+        return None
+    rank = node.results[0].type.rank
+    if not any(_shorter(g, v, rank) for v in node.operands):
+        return None
+    operands = [
+        g.param(v.name or "c", _with_rank(g.params[v.node.attrs["ref"]], rank))
+        if v is not None and _shorter(g, v, rank)
+        else v
+        for v in node.operands
+    ]
+    return g.add(node.op, *operands, **node.attrs)
+
+
+def _shorter(g: Graph, value: Value | None, rank: int) -> bool:
+    array = g.array(value)
+    return array is not None and array.size > 1 and array.ndim < rank
+
+
+def _with_rank(array: np.ndarray, rank: int) -> np.ndarray:
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
 @dataclass(frozen=True)
 class Canonical(RulePass):
     """Spell the same thing in the same way."""
@@ -174,4 +204,5 @@ class Canonical(RulePass):
         clip_of_clip,
         prelu_to_leaky_relu,
         pool_to_reduction,
+        constant_rank,
     )

@@ -36,7 +36,7 @@ class Band:
         return self.depth.span(1)
 
     @property
-    def strides(self) -> tuple[int, int, int, int]:
+    def strides(self) -> tuple[int, ...]:
         """In floats: plane, depth, row, pixel."""
         row = self.columns * self.pixel
         return self.slices * self.rows * row, self.rows * row, row, self.pixel

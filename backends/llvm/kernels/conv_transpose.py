@@ -7,6 +7,7 @@ loops of direct_conv.py with another store. Overlapping windows are left to the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import llvmlite.ir as ir
@@ -148,5 +149,5 @@ class _Scatter(direct_conv.ConvEmitter):
             extents = [spec.batch, spec.out_blocks, *spec.out_sizes]
             offset = b.mul(b.flatten(index, extents), b.lanes)
             if self.epilogue is not None:
-                value = self.epilogue(b, value, Place(offset, lambda i=index: i, b.lanes))
+                value = self.epilogue(b, value, Place(offset, partial(tuple, index), b.lanes))
             b.vstore(value, self.y, offset)

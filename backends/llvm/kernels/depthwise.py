@@ -111,11 +111,12 @@ def emit(
 
 
 def _windows(spec: ConvSpec, tiling: Tiling) -> Windows:
+    depth, height, width = spec.axes()
     return Windows(
         spec.batch,
         spec.in_blocks,
         spec.out_blocks,
-        tuple(spec.axes()),
+        (depth, height, width),
         len(spec.sizes),
         tiling.pixels,
         spec.lanes,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import llvmlite.ir as ir
 import numpy as np
@@ -250,6 +251,6 @@ class _Emitter:
         for r, value in enumerate(values):
             if self.epilogue is not None:
                 at = (self.matrix, b.add(start, r), column)
-                place = Place(b.add(base, r * spec.columns), lambda at=at: at, count)
+                place = Place(b.add(base, r * spec.columns), partial(tuple, at), count)
                 value = self.epilogue(b, value, place)
             b.masked_store(value, y, r * spec.columns, count)

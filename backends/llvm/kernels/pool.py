@@ -50,7 +50,8 @@ class PoolSpec:
             Axis(*values) for values in zip(*fields, self.padding[: len(self.sizes)], strict=True)
         ]
         missing = [Axis(1, 1, 1, 1, 1, 0)] * (3 - len(axes))
-        return tuple(missing + axes)
+        depth, height, width = missing + axes
+        return depth, height, width
 
 
 @dataclass(frozen=True)
