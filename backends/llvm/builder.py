@@ -231,6 +231,14 @@ class Builder:
             return pointer
         return self.ir.gep(pointer, [self.value(offset)], source_etype=type_, inbounds=True)
 
+    def opaque(self, pointer: ir.Value) -> ir.Value:
+        """The same pointer, but LLVM does not know how it was computed; costs nothing when run.
+
+        Keeps loop strength reduction from the dozens of addresses of an unrolled loop, where it
+        has nothing to gain and takes longer than all other code generation together.
+        """
+        return self.call("llvm.launder.invariant.group.p0", PTR, [pointer])
+
     def load(self, pointer: ir.Value, offset: Index = 0, type_: ir.Type = F32) -> ir.Value:
         return self.ir.load(self.at(pointer, offset, type_), typ=type_, align=_size(type_))
 

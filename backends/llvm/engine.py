@@ -43,7 +43,7 @@ LIBRARY = frozenset(
 _INTRINSICS = {
     "any": """abs assume bitreverse bswap canonicalize ceil copysign ctlz ctpop cttz expect fabs
         floor fma fmuladd fptosi.sat fptoui.sat fshl fshr is.fpclass lifetime masked matrix maximum
-        maximumnum maxnum memcpy memmove memset minimum minimumnum minnum nearbyint prefetch ptrmask
+        launder maximumnum maxnum memcpy memmove memset minimum minimumnum minnum nearbyint prefetch ptrmask
         readcyclecounter readsteadycounter rint round roundeven sadd.sat sadd.with.overflow smax
         smin smul.with.overflow sqrt ssub.sat ssub.with.overflow trunc uadd.sat uadd.with.overflow
         umax umin umul.with.overflow usub.sat usub.with.overflow vector.reduce x86.sse2""",

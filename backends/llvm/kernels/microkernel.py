@@ -154,7 +154,8 @@ class _Nest:
             for turn in range(factor):
                 weights = self.run(level + 1, x, turn * loop.stride, weights)
             sums = [tile.sums[i] for i in used]
-            turns.state[:] = [*sums, weights, b.at(x, factor * loop.stride)]
+            x = b.at(x, factor * loop.stride)
+            turns.state[:] = [*sums, b.opaque(weights), b.opaque(x)]
         *sums, weights, _ = turns.result
         self._set(used, sums)
         return weights
