@@ -32,7 +32,8 @@ from cnnir.errors import BackendError
 
 Source: TypeAlias = ir.Module | str
 
-_MATH = "exp log sin cos tanh erf pow fma floor ceil trunc rint nearbyint roundeven fmod atan2".split()
+_MATH = """atan2 ceil cos erf exp floor fma fmod log nearbyint pow rint roundeven sin tanh
+    trunc""".split()
 LIBRARY = frozenset(
     ["memcpy", "memmove", "memset", "syscall", "sched_yield", "usleep", "clock_gettime"]
     + _MATH
@@ -43,10 +44,10 @@ LIBRARY = frozenset(
 _INTRINSICS = {
     "any": """abs assume bitreverse bswap canonicalize ceil copysign ctlz ctpop cttz expect fabs
         floor fma fmuladd fptosi.sat fptoui.sat fshl fshr is.fpclass lifetime masked matrix maximum
-        launder maximumnum maxnum memcpy memmove memset minimum minimumnum minnum nearbyint prefetch ptrmask
+        maximumnum maxnum memcpy memmove memset minimum minimumnum minnum nearbyint prefetch ptrmask
         readcyclecounter readsteadycounter rint round roundeven sadd.sat sadd.with.overflow smax
         smin smul.with.overflow sqrt ssub.sat ssub.with.overflow trunc uadd.sat uadd.with.overflow
-        umax umin umul.with.overflow usub.sat usub.with.overflow vector.reduce x86.sse2""",
+        launder umax umin umul.with.overflow usub.sat usub.with.overflow vector.reduce x86.sse2""",
     "avx2": "x86.avx2 x86.avx.",
     "f16c": "x86.vcvtps2ph",
     "avx512f": "x86.avx512.mask x86.avx512.max x86.avx512.min x86.avx512.sqrt x86.avx512.permvar",

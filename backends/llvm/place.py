@@ -102,11 +102,15 @@ def _place_results(schedule: Schedule, places: Places) -> None:
         for slot, root in roots.items()
         if slot not in places.sources and root not in outputs and root not in places.sources
     }  # fmt: skip
+
+    def seen(pointer: Pointer) -> Pointer:
+        """What an access touches: an output's own array stands for all its aliases."""
+        if isinstance(pointer, Slot) and roots[pointer] in outputs:
+            return roots[pointer]
+        return pointer
+
     steps = [
-        memory.Access(
-            reads=tuple(roots[r] if roots.get(r) in outputs else r for r in call.reads),  # type: ignore[call-overload, arg-type]
-            writes=tuple(roots[w] if roots[w] in outputs else w for w in call.writes),
-        )
+        memory.Access(tuple(map(seen, call.reads)), tuple(map(seen, call.writes)))
         for call in schedule.calls
     ]
     aliases = {inner: alias for inner, alias in schedule.aliases.items() if inner in sizes}

@@ -10,7 +10,7 @@ import numpy as np
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op, broadcast_index, broadcast_shapes
 from cnnir.ops.elementwise import is_number
-from cnnir.ops.reduce import check_axis
+from cnnir.ops.reduce import check_axis, unravel
 
 
 class _Movement(Op, abstract=True):
@@ -30,15 +30,6 @@ def _integers(name: str, value: Any, count: int, least: int | None = None) -> No
         raise IRError(f"attribute {name} is {value!r}, {wanted}")
     if any(type(v) is not int or (least is not None and v < least) for v in value):
         raise IRError(f"attribute {name} is {value!r}, {wanted}")
-
-
-def unravel(flat: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """The row-major index of a flat position."""
-    index: list[Any] = []
-    for axis in reversed(range(len(shape))):
-        index.insert(0, flat % shape[axis] if axis else flat)
-        flat = flat // max(1, shape[axis])
-    return tuple(index)
 
 
 class Reshape(_Movement):
@@ -185,7 +176,7 @@ class Pad(_Movement):
         amounts = [(padding[a], padding[rank + a]) for a in range(rank)]
         if mode == "constant":
             return np.pad(x, amounts, constant_values=np.asarray(value).astype(x.dtype))
-        return np.pad(x, amounts, mode=mode)  # type: ignore[call-overload]
+        return np.pad(x, amounts, mode=mode)
 
     def element(m, at, x, *, padding, mode, value):
         rank = len(x.shape)
