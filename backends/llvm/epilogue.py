@@ -69,6 +69,15 @@ class _Splice:
         self.value: Expr = elements.at(at)[0]
         if algebra.errors:
             raise BackendError(f"{node!r}: an epilogue cannot check indices")
+        self.real: Expr | None = None
+        """Where set, the condition that a lane is a channel and not padding: a row-major operand
+        has nothing to read for the others."""
+        if (
+            result.lanes
+            and type.shape[1] % result.lanes
+            and not all(b.layout.lanes or b.type.size == 1 for b in self.buffers)
+        ):
+            self.real = at[1] < type.shape[1]
         self.here = result.offset(type.shape, at) - self.lane
         """Where the vector lies in the result, and in every operand that is laid out alike."""
 
@@ -85,6 +94,8 @@ class _Splice:
         with values.lanes(self.lane):
             if place.count < self.target.lanes:
                 values.mask = values.ops.first_lanes(place.count, self.target.lanes)
+            if self.real is not None:
+                values.mask = values.value(self.real)
             return values.ops.spread(values.value(self.value), self.target.lanes)
 
 

@@ -123,7 +123,7 @@ class _Planner:
             assert value is not None
             reads.append(self._operand(value, how, offer))
         extra = epilogue_inputs(node, work.anchor)
-        slots = [self._beside(node.operands[i], layout) for i in extra]
+        slots = [self._epilogue_operand(node.operands[i], layout) for i in extra]
         kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), tuple(slots))
         slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
         step = self._step(node, offer.kind, layout, [*slower, *rejected])
@@ -195,6 +195,15 @@ class _Planner:
         per_channel = value.type.rank >= 2 and value.type.shape[1] > 1
         fits = layout == self.blocked and per_channel and value.type.dtype == "f32"
         return Slot(value, self.blocked if fits else self.plain)
+
+    def _epilogue_operand(self, value: Value | None, layout: Layout) -> Slot:
+        """An operand that a template's epilogue reads lane by lane: in blocks as the result is."""
+        slot = self._beside(value, layout)
+        type = slot.value.type
+        if layout == self.blocked and slot.layout == self.plain and slot.value in self.home:
+            if type.rank >= 3 and type.shape[1] > 1:
+                return self._in_layout(slot.value, layout)
+        return slot
 
     def _in_layout(self, value: Value, layout: Layout) -> Slot:
         """The value in a layout, packed by a step of its own where it was made in another."""
