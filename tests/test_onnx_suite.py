@@ -1,5 +1,7 @@
 """The onnx wheel's own operator tests: each passes, or is refused; a wrong answer never passes."""
 
+import re
+
 import numpy as np
 import onnx_suite
 import pytest
@@ -19,8 +21,19 @@ SUPPORTED = """
     Unsqueeze Upsample Where Xor
 """.split()
 
-REFUSED: dict[str, str] = {}
-"""Tests that are refused although the operator is supported, each with the reason."""
+REFUSED = {
+    r"^test_cast.*(FLOAT[48]|U?INT[24]|STRING)": "element type",
+    r"^test_training_dropout(?!_zero_ratio)": "training_mode",
+}
+"""Tests refused although the operator is supported: pattern of names, word of the error."""
+
+ULP = {"float16": 2**-10, "bfloat16": 2**-7}
+"""Two roundings of a 16-bit result may differ by a unit in the last place, or two."""
+
+
+def reason(name: str) -> str | None:
+    """Why a case is refused; None when it must pass."""
+    return next((why for pattern, why in REFUSED.items() if re.search(pattern, name)), None)
 
 
 def run(case: onnx_suite.Case, target: str) -> None:
@@ -31,8 +44,8 @@ def run(case: onnx_suite.Case, target: str) -> None:
     for want, info in zip(case.outputs, case.model.graph.output, strict=True):
         got = results[info.name]
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
-        rtol = max(case.rtol, 2**-6) if want.dtype.name == "bfloat16" else case.rtol
-        wide = np.float32 if want.dtype.name == "bfloat16" else want.dtype
+        rtol = max(case.rtol, 2 * ULP.get(want.dtype.name, 0.0))
+        wide = np.float32 if want.dtype.name in ULP else want.dtype
         np.testing.assert_allclose(
             got.astype(wide), want.astype(wide), rtol=rtol, atol=case.atol, err_msg=case.name
         )
@@ -43,8 +56,8 @@ def run(case: onnx_suite.Case, target: str) -> None:
 @pytest.mark.parametrize("op", SUPPORTED)
 def test_every_case_of_the_operator_passes(op: str, target: str) -> None:
     for case in onnx_suite.cases()[op]:
-        if case.name in REFUSED:
-            with pytest.raises(cnnir.UnsupportedError, match=REFUSED[case.name]):
+        if (why := reason(case.name)) is not None:
+            with pytest.raises(cnnir.UnsupportedError, match=why):
                 run(case, target)
         else:
             run(case, target)

@@ -160,6 +160,20 @@ def pool_to_reduction(g: Graph, node: Node) -> Result:
     return None
 
 
+_UNIT = {"stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}
+
+
+@rule("conv", "conv_transpose", "max_pool", "max_pool_index", "avg_pool", "lp_pool")
+def default_window(g: Graph, node: Node) -> Result:
+    """conv(x, w) {stride=(1, 1), padding=(0, 0, 0, 0)} => conv(x, w)  [so for all windows]"""
+    default = {
+        name: ()
+        for name, unit in _UNIT.items()
+        if node.attrs.get(name) and all(v == unit for v in node.attrs[name])
+    }
+    return g.add(node.name, *node.operands, **node.attrs | default) if default else None
+
+
 @rule()
 def constant_rank(g: Graph, node: Node) -> Result:
     """f(x[N,C,H,W], c[C,1,1]) => f(x, c[1,C,1,1])  [f elementwise, c constant, not one number]
@@ -204,5 +218,6 @@ class Canonical(RulePass):
         clip_of_clip,
         prelu_to_leaky_relu,
         pool_to_reduction,
+        default_window,
         constant_rank,
     )
