@@ -63,6 +63,8 @@ def position(a: Attrs, axis: int, extent: int, i: int) -> float:
     """Where result i reads, by the formulas of the operator's specification."""
     size, s, kind = a["sizes"][axis], a["scales"][axis], a.get("coordinates", "half_pixel")
     length = s * extent
+    if s == 1 and size == extent and kind != "tf_crop_and_resize":
+        return i  # an axis that is not resized
     if kind == "align_corners":
         return 0.0 if length == 1 else i * (extent - 1) / (length - 1)
     if kind == "asymmetric":
@@ -191,6 +193,22 @@ def test_a_factor_that_f32_cannot_hold_means_the_fraction() -> None:
     y = compute("resize", x, sizes=(12,), scales=(scale,), coordinates="asymmetric",
                 nearest="floor")  # fmt: skip
     assert y[6] == 5
+
+
+@pytest.mark.parametrize("nearest", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_axes_that_are_not_resized_stay_as_in_onnxruntime(mode: str, nearest: str) -> None:
+    """The shift of tf_half_pixel_for_nn must not mix the channels."""
+    x = np.random.default_rng(14).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    attrs = {"mode": mode, "nearest_mode": nearest}
+    attrs["coordinate_transformation_mode"] = "tf_half_pixel_for_nn"
+    operands = [x, np.zeros(0, np.float32), np.array([1, 1, 2, 3], np.float32)]
+    wanted = by_onnxruntime("Resize", operands, attrs, opset=11)
+    got = compute(
+        "resize", x, sizes=(2, 3, 8, 15), scales=(1.0, 1.0, 2.0, 3.0), mode=mode, nearest=nearest,
+        coordinates="tf_half_pixel_for_nn",
+    )  # fmt: skip
+    assert_close(got, wanted, 1e-5)
 
 
 # ---------------------------------------------------------------- grid_sample

@@ -7,6 +7,7 @@ one; calls with equal kernels share it. One more module holds `run`, which walks
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,10 @@ from cnnir.backends.llvm.program import Call as NativeCall
 from cnnir.backends.llvm.program import RunCode, emit_run
 from cnnir.backends.llvm.schedule import Code, Kernel, Schedule
 from cnnir.backends.llvm.target import CpuTarget
+
+
+EXPRESSIONS = threading.Lock()
+"""The kernel language keeps one table of expressions: one model at a time writes code with it."""
 
 
 @dataclass
@@ -39,7 +44,8 @@ def emit(schedule: Schedule, places: Places) -> Emitted:
     calls = []
     for call, after in zip(schedule.calls, places.after, strict=True):
         if call.kernel.key not in made:
-            code, text = _emit_kernel(call.kernel, schedule.target)
+            with EXPRESSIONS:
+                code, text = _emit_kernel(call.kernel, schedule.target)
             made[call.kernel.key] = code
             texts[code.name] = text
         code = made[call.kernel.key]

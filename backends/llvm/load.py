@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnir.backends.base import Plan, Program
 from cnnir.backends.llvm.cache import ObjectCache
-from cnnir.backends.llvm.emit import Emitted, emit
+from cnnir.backends.llvm.emit import EXPRESSIONS, Emitted, emit
 from cnnir.backends.llvm.engine import build
 from cnnir.backends.llvm.place import Places, place
 from cnnir.backends.llvm.program import SLACK, Context
@@ -85,7 +85,8 @@ class LlvmProgram(Program):
         """What was wrong, by the step's index words and source nodes."""
         step, code = failures[0]
         call = self._schedule.calls[step]
-        word = call.kernel.error(code)
+        with EXPRESSIONS:
+            word = call.kernel.error(code)
         names = ", ".join(call.step.sources) or call.step.op
         return RuntimeError(f"node {names}: {word} out of range in {call.step.op}")
 

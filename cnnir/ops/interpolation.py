@@ -115,6 +115,9 @@ def positions(
 ) -> Positions:
     """Where an axis of `extent` elements, resized to `size`, is read."""
     s = rational(scale, Fraction(size, max(extent, 1)))
+    if s == 1 and size == extent and coordinates != "tf_crop_and_resize":
+        # an axis that is not resized stays, where tf_half_pixel_for_nn would shift it
+        return Positions(extent, size, 1, 0, 1, Fraction(1))
     parts = _coordinates(extent, size, s, coordinates, region)
     unit = math.lcm(*(p.denominator for p in parts))
     if unit > 1 << 40:  # far from overflow in i64, and still much finer than f32

@@ -123,6 +123,7 @@ class Resize(Op):
     i (d - 1) / (s d - 1); asymmetric i / s; tf_half_pixel_for_nn (i + 1/2) / s;
     tf_crop_and_resize from b (d - 1) to e (d - 1) for b and e of `roi` (begins, then ends, as
     parts of each axis), and `extrapolation` for positions outside of x.
+    Except for the last, an axis with n = d and s = 1 reads i.
     mode nearest rounds them as `nearest` says; linear and cubic (with `cubic_coeff`) weigh the
     2 or 4 elements around on each axis. Beyond its ends x goes on with its end elements, or, with
     exclude_outside, only elements of x are weighed. antialias stretches the weights by 1 / s

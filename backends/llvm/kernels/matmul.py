@@ -40,6 +40,7 @@ from cnnir.backends.llvm.kernels.spec import (
 WIDEST = 8  # blocks in a tile, at most
 ITEM_COST = 2500  # cycles to fetch a work item
 PANEL_TILES = 4  # row tiles from which on run-time weights are copied to a panel
+PORTION = 128  # rows of weights packed at a time
 THREADS = (1, 4, 16)  # what the number of work items is meant to suit
 
 
@@ -102,15 +103,18 @@ def estimate(spec: MatmulSpec, tiling: Tiling, target: Target) -> float:
 
 def pack(weights: np.ndarray, spec: MatmulSpec, tiling: Tiling) -> np.ndarray:
     """w[K,N] as [tile of blocks][K][block in the tile][V], columns beyond the last zero."""
-    padded = np.zeros((spec.depth, spec.blocks * spec.lanes), np.float32)
-    padded[:, : spec.columns] = weights
-    packed = aligned_empty(padded.size)
-    position = 0
-    for count in shares(spec.blocks, tiling.blocks):
-        width = count * spec.lanes
-        panel = padded[:, :width].ravel()
-        packed[position : position + panel.size] = panel
-        padded, position = padded[:, width:], position + panel.size
+    packed = aligned_empty(spec.depth * spec.blocks * spec.lanes)
+    packed[packed.size - spec.depth * tiling.blocks * spec.lanes :] = 0  # the last tile has a rest
+    # rows in portions that stay in cache, since every tile takes a part of each row
+    for first in range(0, spec.depth, PORTION):
+        rows = weights[first : first + PORTION]
+        position = column = 0
+        for count in shares(spec.blocks, tiling.blocks):
+            width = count * spec.lanes
+            tile = packed[position : position + spec.depth * width].reshape(spec.depth, width)
+            part = rows[:, column : column + width]
+            tile[first : first + PORTION, : part.shape[1]] = part
+            position, column = position + tile.size, column + width
     return packed
 
 
