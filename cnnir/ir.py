@@ -20,7 +20,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from cnnir.errors import IRError
+from cnnir.errors import IRError, LimitError
 from cnnir.ops.base import OPS, Op, complete_attributes
 from cnnir.tensortype import DTYPES, TensorType
 
@@ -169,8 +169,8 @@ class Graph:
             raise IRError(f"{op.name}: a required operand is missing")
         try:
             types = op.infer(*(v and v.type for v in operands), **attrs)
-        except IRError as error:
-            raise IRError(f"{op.name}({_types(operands)}): {error}") from None
+        except (IRError, LimitError) as error:
+            raise type(error)(f"{op.name}({_types(operands)}): {error}") from None
         return types if isinstance(types, tuple) else (types,)
 
     # ------------------------------------------------------------------ reading

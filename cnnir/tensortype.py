@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from cnnir.errors import IRError
+from cnnir.errors import IRError, LimitError
 
 DTYPES: dict[str, np.dtype] = {
     "f16": np.dtype(np.float16),
@@ -32,6 +32,8 @@ DTYPES: dict[str, np.dtype] = {
 }
 _SHORT = {dtype: name for name, dtype in DTYPES.items()}
 MAX_RANK = 64
+MAX_BYTES = 1 << 47
+"""No tensor is larger: what machines can address, and index arithmetic in 64 bits cannot wrap."""
 
 
 def is_float(dtype: str) -> bool:
@@ -76,6 +78,9 @@ class TensorType:
             raise IRError(f"rank {len(self.shape)} exceeds the limit of {MAX_RANK}")
         if any(type(d) is not int or d < 0 for d in self.shape):
             raise IRError(f"dimensions must be integers >= 0, got {self.shape}")
+        # an empty tensor may still have axes whose product wraps: 0 counts as 1
+        if math.prod(d or 1 for d in self.shape) * self.numpy.itemsize > MAX_BYTES:
+            raise LimitError(f"{self} is too large: the limit is {MAX_BYTES} bytes a tensor")
 
     @property
     def rank(self) -> int:

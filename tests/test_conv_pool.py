@@ -153,6 +153,17 @@ def test_conv_is_quick() -> None:
     np.testing.assert_allclose(y[0, 5, 0, 0], (w[5, :, 1:, 1:] * x[0, :, :2, :2]).sum(), rtol=1e-3)
 
 
+@pytest.mark.parametrize("slab", [1, 700, 1 << 30])
+def test_conv_in_slabs(slab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little memory the windows may take, the result is the same."""
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((2, 4, 9, 7)), rng.standard_normal((6, 2, 3, 2))
+    attrs = {"groups": 2, "stride": (2, 1), "padding": (1, 0, 2, 1)}
+    monkeypatch.setattr("cnnir.ops.conv.COPIED_BYTES", slab)
+    wanted = convolved(x, w, None, attrs, (5, 7))
+    assert_close(compute("conv", x, w, **attrs), wanted, 1e-12)
+
+
 # ---------------------------------------------------------------- pooling
 
 

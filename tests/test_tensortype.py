@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnnir.errors import IRError
+from cnnir.errors import IRError, LimitError
 from cnnir.tensortype import DTYPES, TensorType, compute_dtype, is_float, is_int, short_dtype
 
 
@@ -38,10 +38,12 @@ def test_foreign_byte_order_has_the_same_name() -> None:
         (lambda: TensorType("f32", (-1,)), "must be integers >= 0"),
         (lambda: TensorType("f32", (1.5,)), "must be integers >= 0"),  # type: ignore[arg-type]
         (lambda: TensorType("f32", (1,) * 65), "rank 65 exceeds"),
+        (lambda: TensorType("f32", (1 << 40, 1 << 10)), "too large: the limit is"),
+        (lambda: TensorType("f32", (1 << 62, 0)), "too large: the limit is"),
         (lambda: TensorType.parse("f32"), "is not a type"),
         (lambda: short_dtype(np.dtype("U3")), "no element type for numpy dtype"),
     ],
 )
 def test_refusals(make, words: str) -> None:
-    with pytest.raises(IRError, match=words):
+    with pytest.raises((IRError, LimitError), match=words):
         make()

@@ -19,7 +19,6 @@ from cnnir.backends.llvm.program import RunCode, emit_run
 from cnnir.backends.llvm.schedule import Code, Kernel, Schedule
 from cnnir.backends.llvm.target import CpuTarget
 
-
 EXPRESSIONS = threading.Lock()
 """The kernel language keeps one table of expressions: one model at a time writes code with it."""
 

@@ -7,6 +7,7 @@ bytes that calls really touch, which earlier call each must wait for.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,7 @@ from cnnir.backends.llvm.layout import Plain
 from cnnir.backends.llvm.program import SLACK, Source
 from cnnir.backends.llvm.schedule import PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.threads import aligned
-from cnnir.errors import LimitError
+from cnnir.errors import LimitError, quoted
 
 ALIGN = 64
 
@@ -44,7 +45,23 @@ def place(schedule: Schedule) -> Places:
                 places.buffers.append(_buffer(slot, "input", number))
     _place_constants(schedule, places)
     _place_results(schedule, places)
+    _check_memory(places)
     return places
+
+
+def _check_memory(places: Places) -> None:
+    """LimitError where a run would need more memory than the machine has.
+
+    Memory is only taken when it is touched, so without this the process would be killed in a run.
+    """
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = places.arena_bytes + places.constants.nbytes
+    if needed > has:
+        largest = max(places.buffers, key=lambda b: b.nbytes)
+        raise LimitError(
+            f"a run needs {needed} bytes, this machine has {has}; the largest buffer is "
+            f"{quoted(largest.name)}: {largest.type}, {largest.nbytes} bytes"
+        )
 
 
 def _slots(schedule: Schedule) -> list[Slot]:

@@ -1,19 +1,18 @@
-"""The native `run(context, thread, threads)` of a model: its kernel calls in order, on all threads.
+"""The native `run(context, thread, threads, epoch)` of a model: its kernel calls, on all threads.
 
 Sits on `step_loop` and `threads`; made from a list of `Call`s by the plan, it knows no ops and no
-layouts. Every thread walks the same table of steps. Threads share a step's items by an atomic
-counter and meet at a barrier before a step that needs what an earlier one made; whoever arrives
-last at a barrier also resets the counters used since the one before, so nothing else has to.
-Steps of one item in a row stay on thread 0 without barriers. One thread takes no atomics at all.
+layouts. Here calls become the rows of a table, which every thread walks, and here a run's memory is
+laid out; how threads share rows is told in `step_loop`. One thread takes no atomics at all.
 
 The context is one block of memory, offsets in bytes:
 
     0 arena   8 constants   16 scratch   24 spins (i64)   32 inputs   40 outputs   48 errors
-    56 profile   64 arrived (i64)   72 sleepers (i32)   128 generation (i32)   192 left (i64)
-    256 counters (i64), 64 bytes apart
+    56 profile   64 epoch (i64)   128 event (i32)   132 sleepers (i32)
+    256 a row's words, 64 bytes apart: 0 taken (i64), 8 done (i64)
 
 `inputs` and `outputs` are tables of pointers, `errors` holds an i32 and `profile` an i64 a step.
-A context serves one run at a time.
+A context serves one run at a time. Workers may still read the block and the code after `run` has
+returned, though nothing else; `Pool.quiesce` waits for them before either is freed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from cnnir.backends.llvm.step_loop import COUNTERS, loops
+from cnnir.backends.llvm.step_loop import ROWS, common, loop
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.threads import WAIT_MICROSECONDS, aligned, spins
 from cnnir.errors import BackendError
@@ -65,47 +64,51 @@ class RunCode:
     steps: int
     scratch: int
     """Bytes of scratch a thread."""
-    counters: int
+    rows: int
     inputs: int
     outputs: int
-    barriers: int
-    """Barriers in one run of several threads, for the curious."""
+    waits: int
+    """Rows of `run` that wait for others, for the curious."""
 
     exports = ("run", "run_profiled")
 
 
 @dataclass(slots=True)
 class _Row:
-    """A row of the step table. owner: singles' thread before the modulo, -1 where threads share."""
+    """A row of a table: its calls, one after another for each item, and the rows it waits for."""
 
+    calls: list[int]
     items: int
-    owner: int = -1
-    counter: int = 0
-    barrier: bool = False
-    first: int = 0
-    last: int = 0
-    """Counters that the barrier before this step resets."""
+    first: int
+    last: int
+    """Waits for the rows from first to last - 1."""
 
 
 def emit_run(calls: Sequence[Call], target: CpuTarget) -> RunCode:
-    """The step loop over `calls`; BackendError when one is malformed."""
+    """The loops over `calls`; BackendError when one is malformed."""
     for number, call in enumerate(calls):
         _check(number, call)
-    rows, counters, tail = _schedule(calls)
+    rows = _rows(calls)
+    steps = [_Row([n], call.items, max(0, n - 1), n) for n, call in enumerate(calls)]
     scratch = max((call.scratch for call in calls), default=0)
     scratch += -scratch % _ALIGN
+    waited = max((row.last for row in rows), default=0)
     parts = [
-        loops(target, len(calls), scratch, tail, counters),
-        _table(rows),
+        common(target),
+        loop("run", "rows", len(rows), waited, scratch, stamps=False),
+        loop("run_profiled", "steps", len(steps), max(0, len(steps) - 1), scratch, stamps=True),
+        _table("rows", rows),
+        _table("steps", steps),
+        *(_chain(row.calls) for row in rows if len(row.calls) > 1),
         *(_body(number, call) for number, call in enumerate(calls)),
         *_declarations(calls),
     ]
     count = {space: 0 for space in _SPACES}
     for space, index in (pointer for call in calls for pointer in call.pointers):
         count[space] = max(count[space], index + 1)
-    barriers = sum(row.barrier for row in rows)
+    waits = sum(row.first < row.last for row in rows)
     return RunCode(
-        "\n".join(parts), len(calls), scratch, counters, count["input"], count["output"], barriers
+        "\n".join(parts), len(calls), scratch, len(steps), count["input"], count["output"], waits
     )
 
 
@@ -122,37 +125,55 @@ def _check(number: int, call: Call) -> None:
             raise BackendError(f"{place}: no pointer source {(space, offset)}")
 
 
-def _schedule(calls: Sequence[Call]) -> tuple[list[_Row], int, int]:
-    """Table rows, how many counters there are, and the first that no barrier resets."""
+def _rows(calls: Sequence[Call]) -> list[_Row]:
+    """The table of `run`.
+
+    Calls of one item that follow and need each other share a row, so that a chain of them costs no
+    waiting. As `after` names the latest of what a call needs and not all, only a row that waits for
+    everything before it may grow.
+    """
     rows: list[_Row] = []
-    start = counters = reset = singles = 0  # start: first step since the last barrier
+    row_of: list[int] = []  # of each call
+    waited = 0  # the rows before this one are complete
     for number, call in enumerate(calls):
         after = number - 1 if call.after is None else call.after
-        row = _Row(call.items)
-        pending = rows[start : after + 1]
-        chained = call.items == 1 and all(r.owner == 0 for r in pending)
-        if pending and not chained:
-            row.barrier, row.first, row.last = True, reset, counters
-            start, reset, singles, pending = number, counters, 0, []
-        if call.items == 1:
-            row.owner = 0 if pending else singles
-            singles += 1
+        need = row_of[after] + 1 if after >= 0 else 0
+        chained = rows and rows[-1].items == 1 and waited == len(rows) - 1
+        if chained and call.items == 1 and need == len(rows):
+            rows[-1].calls.append(number)
         else:
-            row.counter = counters
-            counters += 1
-        rows.append(row)
-    return rows, counters, reset
+            last = max(waited, need)
+            rows.append(_Row([number], call.items, waited, last))
+            waited = last
+        row_of.append(len(rows) - 1)
+    return rows
 
 
-def _table(rows: Sequence[_Row]) -> str:
-    """Constant rows of eight words: body, items, owner, counter, barrier, first, last, 0."""
-    kind = "{ ptr, i64, i64, i64, i64, i64, i64, i64 }"
+def _table(name: str, rows: Sequence[_Row]) -> str:
+    """Constant rows of four words, as `step_loop` describes them."""
+    kind = "{ ptr, i64, i64, i64 }"
     entries = ",\n  ".join(
-        f"{kind} {{ ptr @step.{i}, i64 {r.items}, i64 {r.owner}, i64 {COUNTERS + 64 * r.counter}, "
-        f"i64 {int(r.barrier)}, i64 {r.first}, i64 {r.last}, i64 0 }}"
-        for i, r in enumerate(rows)
+        f"{kind} {{ ptr @{_name(row.calls)}, i64 {row.items}, i64 {row.first}, i64 {row.last} }}"
+        for row in rows
     )
-    return f"@steps = internal constant [{len(rows)} x {kind}] [\n  {entries}\n], align 64"
+    return f"@{name} = internal constant [{len(rows)} x {kind}] [\n  {entries}\n], align 64"
+
+
+def _name(calls: Sequence[int]) -> str:
+    return f"step.{calls[0]}" if len(calls) == 1 else f"chain.{calls[0]}"
+
+
+def _chain(calls: Sequence[int]) -> str:
+    """A body that calls those of several steps."""
+    parameters = "ptr %context, ptr %scratch, i64 %item"
+    return "\n".join(
+        [
+            f"define internal void @{_name(calls)}({parameters}) nounwind noinline optnone {{",
+            *(f"  call void @step.{number}({parameters})" for number in calls),
+            "  ret void",
+            "}",
+        ]
+    )
 
 
 def _body(number: int, call: Call) -> str:
@@ -198,7 +219,7 @@ def _declarations(calls: Sequence[Call]) -> list[str]:
 
 
 class Context:
-    """The memory of one run at a time: arena, scratch, pointer tables, barrier and counters.
+    """The memory of one run at a time: arena, scratch, pointer tables and rows.
 
     Fill `inputs` and `outputs` with addresses before a run; look at `failures()` after it.
     constants: address of the constants, which the caller keeps alive.
@@ -212,7 +233,7 @@ class Context:
         self.outputs = np.zeros(max(1, code.outputs), np.uint64)
         self.errors = np.zeros(max(1, code.steps), np.int32)
         self.profile = np.zeros(code.steps + 1, np.int64)
-        self._block = aligned(COUNTERS + 64 * code.counters)
+        self._block = aligned(ROWS + 64 * code.rows)
         self._block[:] = 0
         self._block[:64].view(np.uint64)[:] = (
             self.arena.ctypes.data,

@@ -1,59 +1,163 @@
-"""The loop over a program's steps, as LLVM text: serial, parallel, and with time stamps.
+"""The loop over a program's rows, as LLVM text: serial, parallel, and both with time stamps.
 
-Pasted by `program` into the module that holds the table `@steps` and the bodies it points to. A
-row of the table is eight words: body, items, owner, counter, barrier, first, last, unused; `body`
-is called as `body(context, scratch, item)`. The layout of the context is told in `program`.
+Pasted by `program` into the module that holds the tables and the bodies they point to. A row of a
+table is four words: body, items, first, last. `body(context, scratch, item)` does an item; rows
+from first to last - 1 must be complete before any item of this one (earlier rows then are anyway).
+
+Membership is elastic. Nobody arrives anywhere: a row is complete when its items are done, so a
+thread that the system has put aside with no item in hand holds nobody up, and one that comes late
+finds what is left. Each row has two words in the context, `taken` and `done`, both epoch + count,
+where the epoch of a run is a multiple of 2**32 and differs from the one before by that. Seen from
+a thread of epoch E the distance `word - E`, signed, is the count in this run; below 0 the word is
+of an older run, which counts as 0; from 2**32 on the run is over and a newer one has begun, which
+counts as all taken and all done. So nothing is ever reset, and a thread left in an old run walks
+to the end of the table without touching anything.
+
+A thread takes an item by raising `taken`, and tells `done` of all its items of a row at once, when
+there are no more to take. Whoever waits spins a little, then sleeps on the word `event`, which
+whoever completes a row changes if there are sleepers. The layout of the context is in `program`.
 """
 
 from __future__ import annotations
 
-from cnnir.backends.llvm.sync import wait_and_wake
+from cnnir.backends.llvm.sync import pause, wait_and_wake
 from cnnir.backends.llvm.target import CpuTarget
 
-COUNTERS = 256
-"""Where the counters start in a context; they are 64 bytes apart."""
+ROWS = 256
+"""Where the rows' words start in a context: 64 bytes a row, `taken` and 8 bytes on `done`."""
 
 _CLOCK, _CLOCK_DARWIN = 1, 6  # CLOCK_MONOTONIC
 
 _COMMON = """
-define internal void @reset(ptr %context, i64 %first, i64 %last) nounwind {{
+define internal i64 @count(i64 %word, i64 %epoch) nounwind alwaysinline {{
+  %distance = sub i64 %word, %epoch
+  %older = icmp slt i64 %distance, 0
+  %count = select i1 %older, i64 0, i64 %distance
+  ret i64 %count
+}}
+
+define internal ptr @row(ptr %context, i64 %k) nounwind alwaysinline {{
+  %bytes = shl i64 %k, 6
+  %at = add i64 %bytes, {rows}
+  %row = getelementptr i8, ptr %context, i64 %at
+  ret ptr %row
+}}
+
+; The number of an item that is now this thread's; %items or more if none is left.
+define internal i64 @take(ptr %taken, i64 %items, i64 %epoch) nounwind alwaysinline {{
 entry:
-  br label %test
-test:
-  %i = phi i64 [ %first, %entry ], [ %i1, %clear ]
-  %more = icmp ult i64 %i, %last
-  br i1 %more, label %clear, label %done
-clear:
-  %bytes = shl i64 %i, 6
-  %at = add i64 %bytes, {counters}
-  %counter = getelementptr i8, ptr %context, i64 %at
-  store atomic i64 0, ptr %counter monotonic, align 8
-  %i1 = add i64 %i, 1
-  br label %test
+  %first = load atomic i64, ptr %taken monotonic, align 8
+  br label %try
+try:
+  %v = phi i64 [ %first, %entry ], [ %found, %claim ]
+  %item = call i64 @count(i64 %v, i64 %epoch)
+  %some = icmp slt i64 %item, %items
+  br i1 %some, label %claim, label %done
+claim:
+  %item1 = add i64 %item, 1
+  %next = add i64 %epoch, %item1
+  %pair = cmpxchg ptr %taken, i64 %v, i64 %next monotonic monotonic
+  %found = extractvalue {{ i64, i1 }} %pair, 0
+  %success = extractvalue {{ i64, i1 }} %pair, 1
+  br i1 %success, label %done, label %try
 done:
+  ret i64 %item
+}}
+
+; This thread has done %n > 0 items of the row.
+define internal void @tell(ptr %context, ptr %done, i64 %items, i64 %epoch, i64 %n) nounwind {{
+entry:
+  %first = load atomic i64, ptr %done monotonic, align 8
+  br label %try
+try:
+  %v = phi i64 [ %first, %entry ], [ %found, %try ]
+  %before = call i64 @count(i64 %v, i64 %epoch)
+  %now = add i64 %before, %n
+  %next = add i64 %epoch, %now
+  %pair = cmpxchg ptr %done, i64 %v, i64 %next seq_cst monotonic
+  %found = extractvalue {{ i64, i1 }} %pair, 0
+  %success = extractvalue {{ i64, i1 }} %pair, 1
+  br i1 %success, label %told, label %try
+told:
+  %complete = icmp eq i64 %now, %items
+  br i1 %complete, label %look, label %over
+look:
+  %sleepers = getelementptr i8, ptr %context, i64 132
+  %asleep = load atomic i32, ptr %sleepers seq_cst, align 4
+  %any = icmp ne i32 %asleep, 0
+  br i1 %any, label %wake, label %over
+wake:
+  %event = getelementptr i8, ptr %context, i64 128
+  %old = atomicrmw add ptr %event, i32 1 seq_cst
+  call void @cnnir.rouse(ptr %event)
+  br label %over
+over:
   ret void
 }}
 
-define internal void @barrier(ptr %context, i64 %threads, i64 %first, i64 %last) nounwind {{
+; Return once the row is complete. A sleeper counts itself, then reads `event`, then `done`; whoever
+; completes the row changes them in the other order: so it sees the sleeper, or the sleeper sees it.
+define internal void @await(ptr %context, ptr %done, i64 %items, i64 %epoch) nounwind {{
 entry:
-  %arrived = getelementptr i8, ptr %context, i64 64
-  %sleepers = getelementptr i8, ptr %context, i64 72
-  %generation = getelementptr i8, ptr %context, i64 128
-  %now = load atomic i32, ptr %generation acquire, align 4
-  %before = atomicrmw add ptr %arrived, i64 1 acq_rel
-  %count = add i64 %before, 1
-  %all = icmp eq i64 %count, %threads
-  br i1 %all, label %open, label %wait
-open:
-  call void @reset(ptr %context, i64 %first, i64 %last)
-  store atomic i64 0, ptr %arrived monotonic, align 8
-  %old = atomicrmw add ptr %generation, i32 1 seq_cst
-  call void @cnnir.wake(ptr %generation, ptr %sleepers)
-  ret void
-wait:
+  %event = getelementptr i8, ptr %context, i64 128
+  %sleepers = getelementptr i8, ptr %context, i64 132
   %spins.p = getelementptr i8, ptr %context, i64 24
   %spins = load i64, ptr %spins.p
-  call void @cnnir.wait(ptr %generation, i32 %now, ptr %sleepers, i64 %spins)
+  br label %spin
+spin:
+  %i = phi i64 [ 0, %entry ], [ %i1, %again ], [ 0, %up ]
+  %v = load atomic i64, ptr %done acquire, align 8
+  %n = call i64 @count(i64 %v, i64 %epoch)
+  %wait = icmp slt i64 %n, %items
+  br i1 %wait, label %patience, label %over
+patience:
+  %more = icmp ult i64 %i, %spins
+  br i1 %more, label %again, label %tired
+again:
+  {pause}
+  %i1 = add i64 %i, 1
+  br label %spin
+tired:
+  %before = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  %now = load atomic i32, ptr %event seq_cst, align 4
+  %w = load atomic i64, ptr %done seq_cst, align 8
+  %m = call i64 @count(i64 %w, i64 %epoch)
+  %still = icmp slt i64 %m, %items
+  br i1 %still, label %sleep, label %up
+sleep:
+  call void @cnnir.rest(ptr %event, i32 %now)
+  br label %up
+up:
+  %after = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  br label %spin
+over:
+  ret void
+}}
+
+define internal void @await.rows(ptr %context, ptr %table, i64 %first, i64 %last, i64 %epoch)
+    nounwind alwaysinline {{
+entry:
+  br label %test
+test:
+  %k = phi i64 [ %first, %entry ], [ %k1, %next ]
+  %more = icmp ult i64 %k, %last
+  br i1 %more, label %look, label %over
+look:
+  %items.p = getelementptr [4 x i64], ptr %table, i64 %k, i64 1
+  %items = load i64, ptr %items.p
+  %row = call ptr @row(ptr %context, i64 %k)
+  %done = getelementptr i8, ptr %row, i64 8
+  %v = load atomic i64, ptr %done acquire, align 8
+  %n = call i64 @count(i64 %v, i64 %epoch)
+  %wait = icmp slt i64 %n, %items
+  br i1 %wait, label %slow, label %next
+slow:
+  call void @await(ptr %context, ptr %done, i64 %items, i64 %epoch)
+  br label %next
+next:
+  %k1 = add i64 %k, 1
+  br label %test
+over:
   ret void
 }}
 
@@ -64,30 +168,31 @@ define internal ptr @scratch(ptr %context, i64 %thread, i64 %stride) nounwind {{
   %mine = getelementptr i8, ptr %base, i64 %offset
   ret ptr %mine
 }}
+"""
 
-define void @run(ptr %context, i64 %thread, i64 %threads) nounwind {{
+_LOOPS = """
+define void @{name}(ptr %context, i64 %thread, i64 %threads, i64 %epoch) nounwind {{
   %alone = icmp eq i64 %threads, 1
   br i1 %alone, label %serial, label %parallel
 serial:
-  call void @run.serial(ptr %context)
+  call void @{name}.serial(ptr %context, i64 0)
   ret void
 parallel:
-  call void @run.parallel(ptr %context, i64 %thread, i64 %threads)
+  call void @{name}.parallel(ptr %context, i64 %thread, i64 %epoch)
   ret void
 }}
-"""
 
-_SERIAL = """
-define internal void @run.serial(ptr %context) nounwind {{
+define internal void @{name}.serial(ptr %context, i64 %thread) nounwind {{
 entry:
   %scratch = call ptr @scratch(ptr %context, i64 0, i64 {scratch})
   br label %step
 step:
   %k = phi i64 [ 0, %entry ], [ %k1, %next ]
-  %within = icmp ult i64 %k, {steps}
+  %within = icmp ult i64 %k, {rows}
   br i1 %within, label %look, label %done
 look:
-  %entry.p = getelementptr [8 x i64], ptr @steps, i64 %k
+  {stamp}
+  %entry.p = getelementptr [4 x i64], ptr @{table}, i64 %k
   %body = load ptr, ptr %entry.p
   %items.p = getelementptr i64, ptr %entry.p, i64 1
   %items = load i64, ptr %items.p
@@ -104,80 +209,61 @@ next:
   %k1 = add i64 %k, 1
   br label %step
 done:
+  {stamp}
   ret void
 }}
-"""
 
-_PARALLEL = """
-define {linkage} void @{name}(ptr %context, i64 %thread, i64 %threads) nounwind {{
+define internal void @{name}.parallel(ptr %context, i64 %thread, i64 %epoch) nounwind {{
 entry:
   %scratch = call ptr @scratch(ptr %context, i64 %thread, i64 {scratch})
   br label %step
 step:
   %k = phi i64 [ 0, %entry ], [ %k1, %next ]
-  %within = icmp ult i64 %k, {steps}
-  br i1 %within, label %look, label %leave
+  %within = icmp ult i64 %k, {rows}
+  br i1 %within, label %look, label %end
 look:
-  %entry.p = getelementptr [8 x i64], ptr @steps, i64 %k
+  %entry.p = getelementptr [4 x i64], ptr @{table}, i64 %k
   %body = load ptr, ptr %entry.p
   %items.p = getelementptr i64, ptr %entry.p, i64 1
   %items = load i64, ptr %items.p
-  %owner.p = getelementptr i64, ptr %entry.p, i64 2
-  %owner = load i64, ptr %owner.p
-  %barrier.p = getelementptr i64, ptr %entry.p, i64 4
-  %wanted = load i64, ptr %barrier.p
-  %meet = icmp ne i64 %wanted, {never}
-  br i1 %meet, label %barrier, label %begin
-barrier:
-  %first.p = getelementptr i64, ptr %entry.p, i64 5
+  %first.p = getelementptr i64, ptr %entry.p, i64 2
   %first = load i64, ptr %first.p
-  %last.p = getelementptr i64, ptr %entry.p, i64 6
+  %last.p = getelementptr i64, ptr %entry.p, i64 3
   %last = load i64, ptr %last.p
-  call void @barrier(ptr %context, i64 %threads, i64 %first, i64 %last)
-  br label %begin
-begin:
+  call void @await.rows(ptr %context, ptr @{table}, i64 %first, i64 %last, i64 %epoch)
   {stamp}
-  %shared = icmp slt i64 %owner, 0
-  br i1 %shared, label %share, label %single
-single:
-  %turn = urem i64 %owner, %threads
-  %mine = icmp eq i64 %turn, %thread
-  br i1 %mine, label %only, label %next
-only:
-  call void %body(ptr %context, ptr %scratch, i64 0)
-  br label %next
-share:
-  %counter.p = getelementptr i64, ptr %entry.p, i64 3
-  %counter.at = load i64, ptr %counter.p
-  %counter = getelementptr i8, ptr %context, i64 %counter.at
+  %row = call ptr @row(ptr %context, i64 %k)
   br label %take
 take:
-  %item = atomicrmw add ptr %counter, i64 1 monotonic
-  %more = icmp ult i64 %item, %items
-  br i1 %more, label %work, label %next
+  %n = phi i64 [ 0, %look ], [ %n1, %work ]
+  %item = call i64 @take(ptr %row, i64 %items, i64 %epoch)
+  %some = icmp slt i64 %item, %items
+  br i1 %some, label %work, label %finish
 work:
   call void %body(ptr %context, ptr %scratch, i64 %item)
+  %n1 = add i64 %n, 1
   br label %take
+finish:
+  %worked = icmp ne i64 %n, 0
+  br i1 %worked, label %tell, label %next
+tell:
+  %done.p = getelementptr i8, ptr %row, i64 8
+  call void @tell(ptr %context, ptr %done.p, i64 %items, i64 %epoch, i64 %n)
+  br label %next
 next:
   %k1 = add i64 %k, 1
   br label %step
+end:
+  %caller = icmp eq i64 %thread, 0
+  br i1 %caller, label %collect, label %leave
+collect:
+  call void @await.rows(ptr %context, ptr @{table}, i64 {waited}, i64 {rows}, i64 %epoch)
+  {stamp}
+  br label %leave
 leave:
-  {end}
-  %left = getelementptr i8, ptr %context, i64 192
-  %before = atomicrmw add ptr %left, i64 1 acq_rel
-  %count = add i64 %before, 1
-  %all = icmp eq i64 %count, %threads
-  br i1 %all, label %close, label %done
-close:
-  call void @reset(ptr %context, i64 {first}, i64 {last})
-  store atomic i64 0, ptr %left release, align 8
-  br label %done
-done:
   ret void
 }}
 """
-
-_PLAIN = {"name": "run.parallel", "linkage": "internal", "never": 0, "stamp": "", "end": ""}
 
 _STAMP = """
 declare i32 @clock_gettime(i32, ptr)
@@ -203,27 +289,26 @@ done:
 """
 
 
-def loops(target: CpuTarget, steps: int, scratch: int, first: int, last: int) -> str:
-    """Text of `@run` and `@run_profiled` and of all they call but the bodies.
-
-    scratch: bytes a thread; first, last: the counters that no barrier resets.
-    """
-    values = {"steps": steps, "scratch": scratch, "first": first, "last": last}
-    profiled = {
-        "name": "run_profiled",
-        "linkage": "",
-        "never": -1,  # a barrier before every step, so that times are those of all threads
-        "stamp": "call void @stamp(ptr %context, i64 %thread, i64 %k)",
-        "end": "call void @barrier(ptr %context, i64 %threads, i64 0, i64 0)\n"
-        f"  call void @stamp(ptr %context, i64 %thread, i64 {steps})",
-    }
+def common(target: CpuTarget) -> str:
+    """Text of what every loop needs."""
+    clock = _CLOCK_DARWIN if "darwin" in target.triple else _CLOCK
+    pause_call, _ = pause(target)
     return "\n".join(
         [
             wait_and_wake(target),
-            _COMMON.format(counters=COUNTERS),
-            _SERIAL.format(**values),
-            _PARALLEL.format(**values, **_PLAIN),
-            _STAMP.format(clock=_CLOCK_DARWIN if "darwin" in target.triple else _CLOCK),
-            _PARALLEL.format(**values, **profiled),
+            _COMMON.format(rows=ROWS, pause=pause_call),
+            _STAMP.format(clock=clock),
         ]
+    )
+
+
+def loop(name: str, table: str, rows: int, waited: int, scratch: int, stamps: bool) -> str:
+    """Text of `@name(context, thread, threads, epoch)`, which runs a table.
+
+    waited: every thread that is through the table has waited for the rows before this one.
+    scratch: bytes a thread. stamps: thread 0 writes the time before each row and at the end.
+    """
+    stamp = "call void @stamp(ptr %context, i64 %thread, i64 %k)" if stamps else ""
+    return _LOOPS.format(
+        name=name, table=table, rows=rows, waited=waited, scratch=scratch, stamp=stamp
     )

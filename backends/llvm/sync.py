@@ -1,10 +1,9 @@
-"""How native threads wait for each other: the LLVM text of `@cnnir.wait` and `@cnnir.wake`.
+"""How native threads wait for each other, as LLVM text.
 
-Shared by the step loop (`program`) and the thread pool (`threads`), which paste it into their
-modules. A waiter spins for a bounded number of pauses, offering its core to others now and then,
-and at last sleeps: waiting is quick when every thread has a core, and costs little when two that
-wait for each other have to share one. On Linux sleeping is a futex; elsewhere it is short naps,
-without a wake call.
+Shared by the step loop and the thread pool, which paste it into their modules: `@cnnir.rest` sleeps
+while a word has a value, `@cnnir.rouse` ends that sleep, and `@cnnir.wait` and `@cnnir.wake` add
+spinning before and a count of sleepers, so that nobody pays for waking where nobody sleeps. On
+Linux sleeping is a futex; elsewhere it is short naps, without a call that wakes.
 """
 
 from __future__ import annotations
@@ -13,13 +12,24 @@ from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
 
 ROUNDS = 16
-"""A waiter spins this often, each time for the given pauses, and offers its core in between."""
+"""`@cnnir.wait` spins this often, each time for the given pauses; in between it offers its core."""
 
 _NAP = 50  # microseconds, where there is no futex
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # number of the system call
 _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, within this process
 
 _TEXT = """
+; Sleep if *word is old, until roused or for no reason.
+define internal void @cnnir.rest(ptr %word, i32 %old) nounwind noinline {{
+  {rest}
+  ret void
+}}
+
+define internal void @cnnir.rouse(ptr %word) nounwind noinline {{
+  {rouse}
+  ret void
+}}
+
 ; Return once *word differs from old. The caller's last store must be visible before it waits.
 define internal void @cnnir.wait(ptr %word, i32 %old, ptr %sleepers, i64 %spins) nounwind {{
 entry:
@@ -48,7 +58,7 @@ offer:
   br label %round
 sleep:
   %before = atomicrmw add ptr %sleepers, i32 1 seq_cst
-  {sleep}
+  call void @cnnir.rest(ptr %word, i32 %old)
   %after = atomicrmw sub ptr %sleepers, i32 1 seq_cst
   %w = load atomic i32, ptr %word acquire, align 4
   %asleep = icmp eq i32 %w, %old
@@ -64,7 +74,7 @@ entry:
   %any = icmp ne i32 %n, 0
   br i1 %any, label %wake, label %done
 wake:
-  {wake}
+  call void @cnnir.rouse(ptr %word)
   br label %done
 done:
   ret void
@@ -85,20 +95,20 @@ def pause(target: CpuTarget) -> tuple[str, str]:
 
 
 def wait_and_wake(target: CpuTarget) -> str:
-    """The LLVM text of both functions."""
+    """The LLVM text of the four functions."""
     pause_call, declarations = pause(target)
     architecture = target.triple.split("-")[0]
     if "windows" in target.triple:
         raise BackendError("the native runtime needs a POSIX system")
     if "linux" in target.triple and architecture in _FUTEX:
         call = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[architecture]}, ptr %word, "
-        sleep = f"%slept = {call}i32 {_WAIT}, i32 %old, ptr null)"
-        wake = f"%woken = {call}i32 {_WAKE}, i32 {2**31 - 1})"
+        rest = f"%slept = {call}i32 {_WAIT}, i32 %old, ptr null)"
+        rouse = f"%woken = {call}i32 {_WAKE}, i32 {2**31 - 1})"
         declarations += "\ndeclare i64 @syscall(i64, ...)"
     else:
-        sleep = f"%slept = call i32 @usleep(i32 {_NAP})"
-        wake = ""
+        rest = f"%slept = call i32 @usleep(i32 {_NAP})"
+        rouse = ""
         declarations += "\ndeclare i32 @usleep(i32)"
     return _TEXT.format(
-        pause=pause_call, rounds=ROUNDS, sleep=sleep, wake=wake, declarations=declarations
+        pause=pause_call, rounds=ROUNDS, rest=rest, rouse=rouse, declarations=declarations
     )

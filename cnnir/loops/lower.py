@@ -31,17 +31,19 @@ def lower(
     lanes: int,
     name: str = "kernel",
     first_code: int = 1,
+    finest: bool = False,
 ) -> Kernel:
     """The kernel of an op or fused node.
 
     layouts: of the operands (None for one that is left out), then of the results. lanes: the
     vector width in f32. Codes of bad indices count from first_code on, see `Kernel.errors`.
+    finest: make every step of the outer loops a work item, as machines of many threads want it.
     Raises IRError for ops that have no `element`, `scalar` or `procedure`.
     """
     operands, results = _buffers(node, layouts)
     if node.op is not None and node.op.procedure is not None and node.op.element is None:
-        return lower_procedure(node, operands, results, lanes, name, first_code)
-    return _Lowering(node, operands, results, lanes, name, first_code).kernel()
+        return lower_procedure(node, operands, results, lanes, name, first_code, finest)
+    return _Lowering(node, operands, results, lanes, name, first_code, finest).kernel()
 
 
 def _buffers(
@@ -77,9 +79,10 @@ class _Lowering:
         lanes: int,
         name: str,
         first_code: int,
+        finest: bool,
     ) -> None:
         self.node, self.operands, self.results = node, operands, results
-        self.lanes, self.name = lanes, name
+        self.lanes, self.name, self.finest = lanes, name, finest
         self.m = ElementAlgebra(first_code)
         self.elements = Elements(node, self.m, operands)
         self.improved: dict[Expr, Expr] = {}
@@ -257,7 +260,7 @@ class _Lowering:
     def _share_out(self, work: int, deepest: int) -> tuple[int, Var]:
         """Give the outer axes to work items; only those down to `deepest`, the loop at whose
         start reductions are computed that all steps inside it use."""
-        wanted = min(MOST_ITEMS, max(1, work // ITEM_WORK))
+        wanted = work if self.finest else min(MOST_ITEMS, max(1, work // ITEM_WORK))
         counts = []
         for axis in self.axes[: deepest + 1]:
             if wanted <= 1:

@@ -22,6 +22,7 @@ def lower_procedure(
     lanes: int,
     name: str,
     first_code: int,
+    finest: bool = False,
 ) -> Kernel:
     """Serial code; a single parallel loop at the top becomes the work items."""
     assert node.op is not None and node.op.procedure is not None
@@ -32,7 +33,8 @@ def lower_procedure(
     if len(body) == 1 and isinstance(loop := body[0], For) and loop in m.parallel:
         extent = int(loop.stop.value) if isinstance(loop.stop, x.Const) else 1
         work = extent * _work(loop.body)
-        chunk = max(1, -(-extent // min(MOST_ITEMS, max(1, work // ITEM_WORK))))
+        wanted = extent if finest else min(MOST_ITEMS, max(1, work // ITEM_WORK))
+        chunk = max(1, -(-extent // max(1, wanted)))
         items = -(-extent // chunk)
         if items > 1:
             item = Var("item", items)

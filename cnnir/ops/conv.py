@@ -15,6 +15,9 @@ from cnnir.ops.base import Cost, Op
 from cnnir.ops.elementwise import common_dtype
 from cnnir.tensortype import TensorType
 
+COPIED_BYTES = 1 << 26
+"""How much of its windows a convolution copies at a time when it is evaluated."""
+
 
 def per_axis(name: str, value: Any, count: int, default: int, least: int) -> tuple[int, ...]:
     """A tuple attribute of `count` integers >= least; an empty one means the default everywhere."""
@@ -135,15 +138,21 @@ class Conv(Op):
         source = padded(x, padding, 0)
         channels, filters = w.shape[1], w.shape[0] // groups
         y = np.empty((x.shape[0], w.shape[0], *out), x.dtype)
-        for image in range(x.shape[0]):
-            for g in range(groups):
-                part = source[image : image + 1, g * channels : (g + 1) * channels]
-                view = windows(part, w.shape[2:], stride, dilation, out)[0]
-                # [C,*out,*kernel] -> [C,*kernel,*out], so that the product is one matmul
-                order = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
-                columns = view.transpose(order).reshape(math.prod(w.shape[1:]), math.prod(out))
-                rows = w[g * filters : (g + 1) * filters].reshape(filters, math.prod(w.shape[1:]))
-                y[image, g * filters : (g + 1) * filters] = (rows @ columns).reshape(filters, *out)
+        taps = math.prod(w.shape[1:])
+        # [C,*out,*kernel] -> [C,*kernel,*out], so that the product is one matmul; as many
+        # positions of the first spatial axis at a time as the memory for the copy allows
+        order = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
+        slab = max(1, COPIED_BYTES // max(1, taps * math.prod(out[1:]) * x.itemsize))
+        for image, g in np.ndindex(x.shape[0], groups):
+            part = source[image : image + 1, g * channels : (g + 1) * channels]
+            view = windows(part, w.shape[2:], stride, dilation, out)[0].transpose(order)
+            chosen = slice(g * filters, (g + 1) * filters)
+            rows = w[chosen].reshape(filters, taps)
+            for start in range(0, out[0], slab):
+                some = view[(slice(None),) * (1 + rank) + (slice(start, start + slab),)]
+                shape = some.shape[1 + rank :]
+                product = rows @ some.reshape(taps, math.prod(shape))
+                y[image, chosen, start : start + slab] = product.reshape(filters, *shape)
         return y if b is None else y + b.reshape(-1, *(1,) * rank)
 
     def element(m, at, x, w, b=None, *, stride, padding, dilation, groups):

@@ -1,0 +1,111 @@
+"""PRELUDE: the device functions that printed kernels call. It includes no header.
+
+What it takes for granted is built into NVRTC: the f32 and f64 functions of C, and reading the bits
+of a float. 16-bit floats are converted in software, alike on every device and on none.
+"""
+
+from __future__ import annotations
+
+from cnnir.backends.cuda.operations import constant, value_type
+from cnnir.tensortype import is_signed
+
+_BITS = """\
+#define CN_INF __int_as_float(0x7f800000)
+#define CN_NAN __int_as_float(0x7fc00000)
+
+static __device__ inline float cn_from_bf16(unsigned short h) {
+  return __uint_as_float((unsigned)h << 16);
+}
+
+static __device__ inline unsigned short cn_to_bf16(float a) {  // to nearest, ties to even
+  const unsigned bits = __float_as_uint(a);
+  if (a != a) return (unsigned short)((bits | 0x400000u) >> 16);
+  return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+static __device__ inline float cn_from_f16(unsigned short h) {
+  const unsigned size = h & 0x7fffu, sign = (unsigned)(h & 0x8000u) << 16;
+  if (size >= 0x7c00u) return __uint_as_float(sign | 0x7f800000u | size << 13);
+  // the exponent field means 2^112 times more in f16; this holds for subnormals as well
+  const float finite = __uint_as_float(size << 13) * 5.192296858534828e+33f;
+  return __uint_as_float(sign | __float_as_uint(finite));
+}
+
+static __device__ inline unsigned short cn_to_f16(float a) {  // to nearest, ties to even
+  const unsigned bits = __float_as_uint(a), size = bits & 0x7fffffffu;
+  const unsigned sign = bits >> 16 & 0x8000u;
+  unsigned h = (size - ((112u << 23) - 0xfffu) + (size >> 13 & 1u)) >> 13;
+  // an f32 in [1/2, 1) has steps of 2^-24, those of a subnormal f16: adding rounds
+  if (size < 0x38800000u) h = __float_as_uint(__uint_as_float(size) + 0.5f) - 0x3f000000u;
+  if (size >= 0x47800000u) h = 0x7c00u;
+  if (size > 0x7f800000u) h = 0x7e00u;
+  return (unsigned short)(sign | h);
+}
+"""
+
+_NUMBERS = """\
+template <class T> static __device__ inline T cn_max(T a, T b) {  // NaN if either is
+  return a > b || a != a ? a : b;
+}
+
+template <class T> static __device__ inline T cn_min(T a, T b) {
+  return a < b || a != a ? a : b;
+}
+
+template <class T> static __device__ inline T cn_abs(T a) {  // the lowest stays as it is
+  return a < 0 ? (T)(0 - (unsigned long long)a) : a;
+}
+
+template <class T> static __device__ inline T cn_div(T a, T b) {  // truncates; by 0 it is 0
+  if (b == 0) return 0;
+  return (T)-1 < (T)0 && b == (T)-1 ? (T)(0 - (unsigned long long)a) : (T)(a / b);
+}
+
+template <class T> static __device__ inline T cn_rem(T a, T b) {  // sign of a; by 0 it is 0
+  return b == 0 || ((T)-1 < (T)0 && b == (T)-1) ? (T)0 : (T)(a % b);
+}
+
+template <class T> static __device__ inline T cn_pow(T a, T n) {  // for n >= 0; wraps
+  unsigned long long result = 1, base = (unsigned long long)a;
+  for (unsigned long long left = (unsigned long long)n; left != 0; left >>= 1) {
+    if (left & 1) result *= base;
+    base *= base;
+  }
+  return (T)result;
+}
+
+static __device__ inline long long cn_mod(long long a, long long n) {  // of a positive n
+  const long long left = a % n;
+  return left < 0 ? left + n : left;
+}
+
+static __device__ inline long long cn_floordiv(long long a, long long n) {
+  return a / n - (a % n < 0);
+}
+
+// a valid index of an axis; one that is wrong stores its code and is taken to be 0
+static __device__ inline long long cn_checked(long long i, long long extent, int code, int* error) {
+  if (i < 0) i += extent;
+  if (i >= 0 && i < extent) return i;
+  *error = code;
+  return 0;
+}
+"""
+
+
+def _saturating(dtype: str) -> str:
+    """Conversion of floats to an integer type: truncates, saturates, NaN is 0."""
+    bits, signed = int(dtype[1:]), is_signed(dtype)
+    least, most = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    kind = value_type(dtype)
+    return (
+        f"template <class F> static __device__ inline {kind} cn_to_{dtype}(F a) {{\n"
+        f"  if (a <= (F){float(least)}) return {constant(least, dtype)};\n"
+        f"  if (a >= (F){float(most + 1)}) return {constant(most, dtype)};\n"
+        f"  return a != a ? ({kind})0 : ({kind})a;\n}}\n"
+    )
+
+
+_INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
+PRELUDE = "\n".join([_BITS, _NUMBERS, *map(_saturating, _INTEGERS)])
+"""Put once before all kernels of a program."""

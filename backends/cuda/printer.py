@@ -1,0 +1,165 @@
+"""print_kernel: a Kernel of the loop language as a CUDA C function.
+
+`extern "C" __global__ void name(int* error, unsigned char* scratch, T0* p0, ...)`, pointers as in
+`kernel.buffers`. A thread does one work item, or one lane of one where the kernel has vector loops:
+threadIdx.x is the lane, so neighbours in a warp meet neighbours in memory. `launch_of` says how to
+launch it. The text needs `PRELUDE` before it; compiling and running are for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from cnnir.backends.cuda import operations as ops
+from cnnir.backends.cuda.expressions import Expressions, bare
+from cnnir.errors import BackendError
+from cnnir.loops import Kernel
+from cnnir.loops.statements import For, Get, If, Let, Set, Statement, Store, Variable
+
+THREADS = 128
+"""Threads of a block, roughly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to launch a kernel: `grid` blocks of `block` = (lanes, items) threads."""
+
+    grid: int
+    block: tuple[int, int]
+    scratch_bytes: int
+    """Of all items together; the kernel's `scratch` points to them, 64-byte aligned."""
+
+    def __str__(self) -> str:
+        lanes, items = self.block
+        return f"<<<{self.grid}, ({lanes}, {items})>>>"
+
+
+def launch_of(kernel: Kernel) -> Launch:
+    """The launch that does all work items; a grid of 0 blocks when there are none."""
+    lanes = _lanes(kernel)
+    items = max(1, THREADS // lanes)
+    return Launch(-(-kernel.items // items), (lanes, items), kernel.items * kernel.scratch_bytes)
+
+
+def print_kernel(kernel: Kernel, name: str | None = None, shared: Collection[int] = ()) -> str:
+    """The text of the kernel.
+
+    shared: positions among `kernel.buffers` that another pointer may overlap (results computed in
+    place of an operand). All other pointers are promised not to overlap what is written. A pointer
+    to an empty buffer must still be good to read 64 bytes.
+    """
+    places = {buffer: f"p{k}" for k, buffer in enumerate(kernel.buffers)}
+    places |= {buffer: f"s{k}" for k, buffer in enumerate(kernel.scratch)}
+    lanes = _lanes(kernel)
+    printer = _Statements(Expressions(places), lanes)
+    printer.head(kernel)
+    printer.block(kernel.body)
+    threads = lanes * launch_of(kernel).block[1]
+    pointers = ["int* error", "unsigned char* scratch"]
+    for position, buffer in enumerate(kernel.buffers):
+        kind = ops.storage_type(buffer.type.dtype)
+        constant = "const " if buffer.space == "operand" else ""
+        only = "" if position in shared else " __restrict__"
+        pointers.append(f"{constant}{kind}*{only} p{position}")
+    head = f'extern "C" __global__ void __launch_bounds__({threads}) {name or kernel.name}('
+    parameters = ",\n".join(f"    {pointer}" for pointer in pointers)
+    return "\n".join([head, f"{parameters}) {{", *printer.values.lines, "}", ""])
+
+
+def _lanes(kernel: Kernel) -> int:
+    """The most lanes of a vector loop, 1 for a kernel without."""
+    found = list(_walk(kernel.body))
+    vectors = [s.var for s in found if isinstance(s, For) and s.var.lanes]
+    lanes = max(((lane.hi or 0) + 1 for lane in vectors), default=1)
+    if lanes > 1 and any(isinstance(s, Get) and s.buffer is not None for s in found):
+        raise BackendError(f"kernel {kernel.name} reads what other lanes may write")
+    return lanes
+
+
+def _walk(body: list[Statement]) -> Iterator[Statement]:
+    """All statements, outer ones first."""
+    for s in body:
+        yield s
+        if isinstance(s, (For, If)):
+            yield from _walk(s.body)
+
+
+class _Statements:
+    def __init__(self, values: Expressions, lanes: int) -> None:
+        self.values, self.lanes = values, lanes
+        self.variables: dict[Variable, str] = {}
+        self.everyone = lanes == 1
+        """Whether the statements being printed are for every thread."""
+
+    def head(self, kernel: Kernel) -> None:
+        """Who the thread is, and what it has of its own."""
+        line = self.values.line
+        line("const long long item = (long long)blockIdx.x * blockDim.y + threadIdx.y;")
+        if self.lanes > 1:
+            line("const long long lane = threadIdx.x;")
+        line(f"if (item >= {kernel.items}) return;")
+        self.values.define(kernel.item, "item")
+        for buffer in kernel.scratch:
+            kind = ops.storage_type(buffer.type.dtype)
+            where = f"item * {kernel.scratch_bytes} + {buffer.byte}"
+            line(f"{kind}* {self.values.pointers[buffer]} = ({kind}*)(scratch + {where});")
+        for s in _walk(kernel.body):
+            if isinstance(s, Set) and s.variable not in self.variables:
+                self.variables[s.variable] = name = self.values.fresh()
+                line(f"{ops.value_type(s.variable.dtype)} {name};")
+
+    def block(self, body: list[Statement]) -> None:
+        for statement in body:
+            self.statement(statement)
+
+    def statement(self, s: Statement) -> None:
+        values = self.values
+        match s:
+            case For() if s.var.lanes:
+                self.vector(s)
+            case For():
+                with values.loop(s.var, s.start, s.stop):
+                    self.block(s.body)
+            case If():
+                with values.block(f"if ({bare(values.value(s.condition))})"):
+                    self.block(s.body)
+            case Let():
+                text = values.value(s.value)
+                if text.isidentifier():
+                    values.define(s.name, text)
+                else:
+                    values.variable(s.name, text)
+            case Store():
+                self.store(s)
+            case Set():
+                values.line(f"{self.variables[s.variable]} = {bare(values.value(s.value))};")
+            case Get():
+                self.get(s)
+
+    def vector(self, s: For) -> None:
+        """The lanes of a vector loop are threads; those behind its end do nothing."""
+        extent = (s.var.hi or 0) + 1
+        self.values.define(s.var, "lane" if self.lanes > 1 else "0")
+        self.everyone = True
+        if extent == self.lanes:
+            self.block(s.body)
+        else:
+            with self.values.block(f"if (lane < {extent})"):
+                self.block(s.body)
+        self.everyone = self.lanes == 1
+
+    def store(self, s: Store) -> None:
+        values = self.values
+        offset, value = values.index(s.offset), values.value(s.value)
+        stored = bare(ops.to_storage(s.buffer.type.dtype, value))
+        first = "" if self.everyone else "if (lane == 0) "
+        values.line(f"{first}{values.pointers[s.buffer]}[{offset}] = {stored};")
+
+    def get(self, s: Get) -> None:
+        if s.variable is not None:
+            text = self.variables[s.variable]
+        else:
+            assert s.buffer is not None and s.offset is not None
+            text = self.values.element(s.buffer, self.values.index(s.offset))
+        self.values.variable(s.symbol, text)
