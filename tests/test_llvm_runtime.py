@@ -155,7 +155,7 @@ def test_every_number_of_threads_gives_the_same_bits(seed: int) -> None:
 
 def barriers(*calls: tuple[int, int | None]) -> int:
     steps = [Call("k", items, 0, (), after) for items, after in calls]
-    return emit_run(steps, TARGET).barriers
+    return emit_run(steps, TARGET).waits
 
 
 def test_barriers_stand_only_where_they_are_needed() -> None:

@@ -63,8 +63,9 @@ class Listing:
 
     def _table(self) -> Iterable[str]:
         graph = self.graph
-        yield f"// cnnir {version('cnnir')}: {len(self.calls)} launches, {len(self.kernels)} kernels"
-        yield f"// arena {self.arena_bytes} bytes, constants {self.constant_bytes} bytes, "
+        counts = f"{len(self.calls)} launches of {len(self.kernels)} kernels"
+        yield f"// cnnir {version('cnnir')}, graph {graph.name!a}: {counts}"
+        yield f"// arena {self.arena_bytes} bytes, constants {self.constant_bytes} bytes,"
         yield f"// scratch {self.scratch_bytes} bytes; 64 readable bytes follow each of them"
         yield "//"
         for number, value in enumerate(graph.inputs):
@@ -149,7 +150,8 @@ def _place_constants(made: Listing) -> None:
 
 
 def _placed(graph: Graph, nodes: list[Node]) -> memory.Placement:
-    steps, sizes = [], {}
+    steps: list[memory.Access] = []
+    sizes: dict[Value, int] = {}
     for node in nodes:
         reads = tuple(_root(v) for v in node.operands if v is not None)
         steps.append(memory.Access(reads, node.results))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from cnnir.backends.base import Plan, Program
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.emit import EXPRESSIONS, Emitted, emit
-from cnnir.backends.llvm.engine import build
+from cnnir.backends.llvm.engine import Engine, build
 from cnnir.backends.llvm.place import Places, place
 from cnnir.backends.llvm.program import SLACK, Context
 from cnnir.backends.llvm.schedule import Schedule
@@ -44,6 +45,8 @@ class LlvmProgram(Program):
         self._free: list[Context] = []
         self._idle = threading.Condition()
         self._running = 0
+        self._unload = weakref.finalize(self, _unload, self._engine, self._free, self._places)
+        self._unload.atexit = False  # daemon threads may still be running it
         self._describe()
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -64,8 +67,7 @@ class LlvmProgram(Program):
     def close(self) -> None:
         with self._idle:  # code must not go while someone runs in it
             self._idle.wait_for(lambda: self._running == 0)
-            self._engine.close()
-            self._free.clear()
+            self._unload()
 
     def _call(
         self, function: int, arrays: Sequence[np.ndarray], context: Context
@@ -119,6 +121,14 @@ class LlvmProgram(Program):
         self.plan.code_bytes = report.code_bytes
         self.plan.seconds["compile"] = report.seconds
         self.plan.notes += report.notes
+
+
+def _unload(engine: Engine, contexts: list[Context], places: Places) -> None:
+    """Free a program's code and memory; takes all of it, so that nothing goes before."""
+    pool().quiesce()
+    engine.close()
+    contexts.clear()
+    del places
 
 
 def _readable(array: np.ndarray) -> np.ndarray:

@@ -1,9 +1,14 @@
 """The process's one pool of native worker threads.
 
-Sits on `engine` and `sync`; knows nothing of programs but the signature of what it runs,
-`void f(ptr context, i64 thread, i64 threads)`. Workers are Python threads that call once into a
-jitted loop, where they hold no GIL, and come back when the pool shuts down. Each has a slot of its
-own, so a job for two threads disturbs no third. Idle workers sleep; they start when first needed.
+Sits on `engine` and `sync`; knows little of programs: what it runs has the signature
+`void f(ptr context, i64 thread, i64 threads, i64 epoch)`, returns on thread 0 when all is done, and
+returns on every other thread soon after that. The context has an i64 at byte EPOCH, which the pool
+raises for each run on several threads, so that the threads of one run never take part in the next.
+
+Workers are Python threads that call once into a jitted loop, where they hold no GIL, and come back
+when the pool shuts down. Each has a slot of its own, so a job for two threads disturbs no third. A
+run does not wait for workers to take its job up or to leave it: one that the system has put aside
+may come to an old job late, or skip it. `quiesce` waits until none is inside any job.
 
 If the pool is busy with another caller, a caller runs its job alone: programs give the same bits
 for every number of threads, so this costs time only. A forked child starts with an empty pool.
@@ -28,97 +33,136 @@ from cnnir.errors import BackendError
 
 NativeFunction: TypeAlias = Callable[..., Any]
 
+EPOCH = 64
+"""Where a context holds the epoch of its last run on several threads."""
+EPOCH_STEP = 2**32
+
 MAX_THREADS = 256
 IDLE_MICROSECONDS = 200  # a worker spins this long for the next job before it sleeps
 WAIT_MICROSECONDS = 50  # threads spin this long for each other inside a run
 _SLOT = 128
 
-# Pool memory, in bytes: 0 pending i32 (workers still in the job), 64 its sleepers, then from 128 a
-# slot a worker: 0 sequence i32 (a new value is a new job), 64 its sleepers, 8 function (null: end),
-# 16 context, 24 threads, 32 spins.
+# A slot a worker, in bytes: 0 sequence i32 (even; odd while fields change), 8 function (null: end),
+# 16 context, 24 threads (0: nothing to do), 32 epoch, 40 spins, 64 sleepers i32, 68 inside i32.
+# Slot 0 is nobody's. `inside` is raised before the fields are read, so whoever changes them and
+# then sees it low knows that the worker is in no earlier job and will enter none.
 _TEXT = """
 define void @cnnir.work(ptr %pool, i64 %thread) nounwind {{
 entry:
   %offset = mul i64 %thread, {slot}
   %slot = getelementptr i8, ptr %pool, i64 %offset
-  %sleepers = getelementptr i8, ptr %slot, i64 64
   %function.p = getelementptr i8, ptr %slot, i64 8
   %context.p = getelementptr i8, ptr %slot, i64 16
   %threads.p = getelementptr i8, ptr %slot, i64 24
-  %spins.p = getelementptr i8, ptr %slot, i64 32
+  %epoch.p = getelementptr i8, ptr %slot, i64 32
+  %spins.p = getelementptr i8, ptr %slot, i64 40
+  %sleepers = getelementptr i8, ptr %slot, i64 64
+  %inside = getelementptr i8, ptr %slot, i64 68
   %spins = load i64, ptr %spins.p
-  %resting = getelementptr i8, ptr %pool, i64 64
   br label %next
 next:
-  %seen = phi i32 [ 0, %entry ], [ %sequence, %job ], [ %sequence, %last ]
+  %seen = phi i32 [ 0, %entry ], [ %sequence, %leave ]
   call void @cnnir.wait(ptr %slot, i32 %seen, ptr %sleepers, i64 %spins)
-  %sequence = load atomic i32, ptr %slot acquire, align 4
-  %function = load ptr, ptr %function.p
+  %out = atomicrmw xchg ptr %inside, i32 1 seq_cst
+  br label %read
+read:
+  %sequence = load atomic i32, ptr %slot seq_cst, align 4
+  %function = load atomic ptr, ptr %function.p monotonic, align 8
+  %context = load atomic ptr, ptr %context.p monotonic, align 8
+  %threads = load atomic i64, ptr %threads.p monotonic, align 8
+  %epoch = load atomic i64, ptr %epoch.p monotonic, align 8
+  fence acquire
+  %again = load atomic i32, ptr %slot monotonic, align 4
+  %still = icmp eq i32 %again, %sequence
+  %low = and i32 %sequence, 1
+  %even = icmp eq i32 %low, 0
+  %whole = and i1 %still, %even
+  br i1 %whole, label %look, label %retry
+retry:
+  %ignored = call i32 @sched_yield()
+  br label %read
+look:
+  %nothing = icmp eq i64 %threads, 0
+  br i1 %nothing, label %leave, label %order
+order:
   %end = icmp eq ptr %function, null
   br i1 %end, label %done, label %job
 job:
-  %context = load ptr, ptr %context.p
-  %threads = load i64, ptr %threads.p
-  call void %function(ptr %context, i64 %thread, i64 %threads)
-  %before = atomicrmw sub ptr %pool, i32 1 seq_cst
-  %final = icmp eq i32 %before, 1
-  br i1 %final, label %last, label %next
-last:
-  call void @cnnir.wake(ptr %pool, ptr %resting)
+  call void %function(ptr %context, i64 %thread, i64 %threads, i64 %epoch)
+  br label %leave
+leave:
+  store atomic i32 0, ptr %inside seq_cst, align 4
   br label %next
 done:
+  store atomic i32 0, ptr %inside seq_cst, align 4
   ret void
 }}
 
-define void @cnnir.dispatch(ptr %pool, ptr %function, ptr %context, i64 %threads, i64 %spins)
-    nounwind {{
+define void @cnnir.dispatch(ptr %pool, ptr %function, ptr %context, i64 %threads) nounwind {{
 entry:
   %many = icmp sgt i64 %threads, 1
-  br i1 %many, label %publish, label %alone
+  br i1 %many, label %several, label %alone
 alone:
-  call void %function(ptr %context, i64 0, i64 1)
+  call void %function(ptr %context, i64 0, i64 1, i64 0)
   ret void
-publish:
-  %workers = sub i64 %threads, 1
-  %workers.32 = trunc i64 %workers to i32
-  store atomic i32 %workers.32, ptr %pool seq_cst, align 4
+several:
+  %epoch.p = getelementptr i8, ptr %context, i64 {epoch}
+  %last = load i64, ptr %epoch.p
+  %epoch = add i64 %last, {step}
+  store i64 %epoch, ptr %epoch.p
   br label %hand
 hand:
-  %i = phi i64 [ 1, %publish ], [ %i1, %hand ]
-  call void @cnnir.hand(ptr %pool, i64 %i, ptr %function, ptr %context, i64 %threads)
+  %i = phi i64 [ 1, %several ], [ %i1, %hand ]
+  %slot = call ptr @change(ptr %pool, i64 %i, ptr %function, ptr %context, i64 %threads, i64 %epoch)
+  %sleepers = getelementptr i8, ptr %slot, i64 64
+  call void @cnnir.wake(ptr %slot, ptr %sleepers)
   %i1 = add i64 %i, 1
   %more = icmp slt i64 %i1, %threads
   br i1 %more, label %hand, label %mine
 mine:
-  call void %function(ptr %context, i64 0, i64 %threads)
-  %sleepers = getelementptr i8, ptr %pool, i64 64
-  br label %collect
-collect:
-  %pending = load atomic i32, ptr %pool acquire, align 4
-  %zero = icmp eq i32 %pending, 0
-  br i1 %zero, label %done, label %rest
-rest:
-  call void @cnnir.wait(ptr %pool, i32 %pending, ptr %sleepers, i64 %spins)
-  br label %collect
-done:
+  call void %function(ptr %context, i64 0, i64 %threads, i64 %epoch)
   ret void
 }}
 
-; Give worker number %thread a job, or the end with a null function.
-define void @cnnir.hand(ptr %pool, i64 %thread, ptr %function, ptr %context, i64 %threads)
-    nounwind {{
+; Put a job into the slot of worker number %thread.
+define internal ptr @change(ptr %pool, i64 %thread, ptr %function, ptr %context, i64 %threads,
+    i64 %epoch) nounwind {{
   %offset = mul i64 %thread, {slot}
   %slot = getelementptr i8, ptr %pool, i64 %offset
-  %sleepers = getelementptr i8, ptr %slot, i64 64
   %function.p = getelementptr i8, ptr %slot, i64 8
   %context.p = getelementptr i8, ptr %slot, i64 16
   %threads.p = getelementptr i8, ptr %slot, i64 24
-  store ptr %function, ptr %function.p
-  store ptr %context, ptr %context.p
-  store i64 %threads, ptr %threads.p
-  %old = atomicrmw add ptr %slot, i32 1 seq_cst
+  %epoch.p = getelementptr i8, ptr %slot, i64 32
+  %odd = atomicrmw add ptr %slot, i32 1 seq_cst
+  fence release
+  store atomic ptr %function, ptr %function.p monotonic, align 8
+  store atomic ptr %context, ptr %context.p monotonic, align 8
+  store atomic i64 %threads, ptr %threads.p monotonic, align 8
+  store atomic i64 %epoch, ptr %epoch.p monotonic, align 8
+  %even = atomicrmw add ptr %slot, i32 1 seq_cst
+  ret ptr %slot
+}}
+
+define void @cnnir.end(ptr %pool, i64 %thread) nounwind {{
+  %slot = call ptr @change(ptr %pool, i64 %thread, ptr null, ptr null, i64 1, i64 0)
+  %sleepers = getelementptr i8, ptr %slot, i64 64
   call void @cnnir.wake(ptr %slot, ptr %sleepers)
   ret void
+}}
+
+; Take a job back: whoever has not taken it up never will.
+define void @cnnir.withdraw(ptr %pool, i64 %thread) nounwind {{
+  %slot = call ptr @change(ptr %pool, i64 %thread, ptr null, ptr null, i64 0, i64 0)
+  ret void
+}}
+
+define i64 @cnnir.inside(ptr %pool, i64 %thread) nounwind {{
+  %offset = mul i64 %thread, {slot}
+  %slot = getelementptr i8, ptr %pool, i64 %offset
+  %inside.p = getelementptr i8, ptr %slot, i64 68
+  %inside = load atomic i32, ptr %inside.p seq_cst, align 4
+  %wide = zext i32 %inside to i64
+  ret i64 %wide
 }}
 
 define void @cnnir.spin(ptr %word, i64 %count) nounwind {{
@@ -150,19 +194,23 @@ class _Native:
     def __init__(self) -> None:
         target = CpuTarget.host("")
         pause_call, _ = pause(target)
-        text = _TEXT.format(slot=_SLOT, pause=pause_call) + wait_and_wake(target)
-        names = ("cnnir.work", "cnnir.dispatch", "cnnir.hand", "cnnir.spin")
-        self.engine: Engine = build([text], names, target, jobs=1)
+        text = _TEXT.format(slot=_SLOT, epoch=EPOCH, step=EPOCH_STEP, pause=pause_call)
+        names = ("work", "dispatch", "end", "withdraw", "inside", "spin")
+        self.engine: Engine = build(
+            [text + wait_and_wake(target)], [f"cnnir.{name}" for name in names], target, jobs=1
+        )
         word, count = ctypes.c_void_p, ctypes.c_int64
-        self.work = self._function("cnnir.work", word, count)
-        self.dispatch = self._function("cnnir.dispatch", word, word, word, count, count)
-        self.hand = self._function("cnnir.hand", word, count, word, word, count)
-        spin = self._function("cnnir.spin", word, count)
+        self.work = self._function("work", None, word, count)
+        self.dispatch = self._function("dispatch", None, word, word, word, count)
+        self.end = self._function("end", None, word, count)
+        self.withdraw = self._function("withdraw", None, word, count)
+        self.inside = self._function("inside", count, word, count)
+        spin = self._function("spin", None, word, count)
         self.cores = target.cores
         self.pause_seconds = self._time_of_pause(spin)
 
-    def _function(self, name: str, *types: type) -> NativeFunction:
-        return ctypes.CFUNCTYPE(None, *types)(self.engine.address(name))
+    def _function(self, name: str, result: type | None, *types: type) -> NativeFunction:
+        return ctypes.CFUNCTYPE(result, *types)(self.engine.address(f"cnnir.{name}"))
 
     @staticmethod
     def _time_of_pause(spin: NativeFunction) -> float:
@@ -189,18 +237,19 @@ def _functions() -> _Native:
 
 
 def spins(microseconds: float, threads: int = 1) -> int:
-    """Pauses a round that make a wait of this long; none when there are more threads than cores."""
+    """Pauses that make a wait of this long; none when there are more threads than cores."""
     native = _functions()
     if threads > native.cores:
         return 0
-    return int(microseconds * 1e-6 / native.pause_seconds / ROUNDS)
+    return int(microseconds * 1e-6 / native.pause_seconds)
 
 
 class Pool:
     """Worker threads, started as jobs ask for them and kept."""
 
     def __init__(self) -> None:
-        self._busy = threading.Lock()
+        # Reentrant, as a collected program may call `quiesce` in the middle of `run`.
+        self._busy = threading.RLock()
         self._workers: list[threading.Thread] = []
         self._memory = aligned(_SLOT * (MAX_THREADS + 1))
         self._memory[:] = 0
@@ -211,20 +260,20 @@ class Pool:
         return len(self._workers)
 
     def run(self, function: int, context: int, threads: int) -> None:
-        """Call `function(context, thread, threads)` on as many threads; return when all have.
+        """Call `function(context, thread, threads, epoch)` on as many threads.
 
-        The calling thread is number 0. If another caller has the pool, it runs alone.
+        The calling thread is number 0, and when it returns the job is done, though others may
+        still be about to leave. If another caller has the pool, it runs alone.
         """
         native = _native or _functions()
         address = self._memory.ctypes.data
         if threads <= 1 or not self._busy.acquire(blocking=False):
-            native.dispatch(address, function, context, 1, 0)
+            native.dispatch(address, function, context, 1)
             return
         try:
             if len(self._workers) < threads - 1:
                 self._grow(threads - 1)
-            patience = spins(WAIT_MICROSECONDS, threads)
-            native.dispatch(address, function, context, threads, patience)
+            native.dispatch(address, function, context, threads)
         finally:
             self._busy.release()
 
@@ -235,7 +284,7 @@ class Pool:
         for number in range(len(self._workers) + 1, workers + 1):
             slot = self._memory[_SLOT * number : _SLOT * (number + 1)].view(np.int64)
             slot[:] = 0
-            slot[4] = spins(IDLE_MICROSECONDS)
+            slot[5] = spins(IDLE_MICROSECONDS) // ROUNDS
             worker = threading.Thread(
                 target=native.work,
                 args=(self._memory.ctypes.data, number),
@@ -245,13 +294,31 @@ class Pool:
             worker.start()
             self._workers.append(worker)
 
+    def quiesce(self) -> None:
+        """Return when no worker is inside a job, nor will be before the next `run`.
+
+        After that the code and contexts of runs that have returned may be freed.
+        """
+        with self._busy:
+            if not self._workers:
+                return
+            native, address = _functions(), self._memory.ctypes.data
+            numbers = range(1, len(self._workers) + 1)
+            for number in numbers:
+                native.withdraw(address, number)
+            for number in numbers:
+                nap = 20e-6
+                while native.inside(address, number):
+                    time.sleep(nap)
+                    nap = min(2 * nap, 2e-3)
+
     def shutdown(self) -> None:
         """End the workers; a later run starts new ones."""
         if not self._busy.acquire(timeout=1.0):
             return  # a daemon thread is still running a job: it ends with the process
         try:
             for number in range(1, len(self._workers) + 1):
-                _functions().hand(self._memory.ctypes.data, number, None, None, 0)
+                _functions().end(self._memory.ctypes.data, number)
             for worker in self._workers:
                 worker.join()
             self._workers.clear()

@@ -110,6 +110,11 @@ class _Partition:
         shape, wanted = node.results[0].type.shape, root.results[0].type.shape
         if shape != wanted:
             return f"its shape {list(shape)} is not that of the epilogue, {list(wanted)}"
+        if _is_anchor(node) and node.name not in REDUCTIONS:
+            # tuned kernels store what they accumulate; another type would cost the kernel
+            made, stored = node.results[0].type.dtype, root.results[0].type.dtype
+            if made != stored:
+                return f"its element type {made} is not that of the epilogue, {stored}"
         if region.anchor is not None and _is_anchor(node):
             return f"the epilogue went to a later {region.anchor.name}"
         if region.anchor is not None and node in self.behind_anchor:
