@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,41 @@ def total(x: np.ndarray) -> np.ndarray:
     return 1 + np.cumsum(x)
 
 
-class Chain:
-    """A random program over 64-element i64 buffers: native code, contexts, and numpy's answer."""
+class Loaded:
+    """The code of calls and the contexts of its runs, closed as a program closes."""
+
+    def __init__(self, calls: list[Call], arena: int = 0, constants: int = 0) -> None:
+        self.code, self.arena, self.constants = emit_run(calls, TARGET), arena, constants
+        self.engine = build([KERNELS, self.code.text], self.code.exports, TARGET)
+        self.contexts: list[Context] = []
+
+    def __enter__(self) -> Loaded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        pool().quiesce()
+        self.engine.close()
+        self.contexts.clear()
+
+    def context(self, threads: int) -> Context:
+        self.contexts.append(Context(self.code, threads, self.arena, self.constants))
+        return self.contexts[-1]
+
+    def call(self, context: Context, threads: int, name: str = "run") -> None:
+        pool().run(self.engine.address(name), context.address, threads)
+
+    def run(self, x: np.ndarray, context: Context, threads: int, name: str = "run") -> np.ndarray:
+        y = np.zeros(64, np.int64)
+        context.inputs[0], context.outputs[0] = x.ctypes.data, y.ctypes.data
+        self.call(context, threads, name)
+        return y
+
+
+class Chain(Loaded):
+    """A random program over 64-element i64 buffers, and numpy's answer."""
 
     def __init__(self, steps: int, seed: int) -> None:
         choose = random.Random(seed)
@@ -98,9 +132,7 @@ class Chain:
             Call(kind, 64 if kind == "mix" else 1, 64, (where(o), where(v + 1)), after[v])
             for v, (kind, o) in enumerate(zip(self.kinds, self.operands, strict=True))
         ]
-        self.code = emit_run(calls, TARGET)
-        self.peak = placement.peak
-        self.engine = build([KERNELS, self.code.text], self.code.exports, TARGET)
+        super().__init__(calls, placement.peak)
 
     def expected(self, x: np.ndarray) -> np.ndarray:
         values = [x]
@@ -108,19 +140,11 @@ class Chain:
             values.append((mix if kind == "mix" else total)(values[operand]))
         return values[-1]
 
-    def context(self, threads: int) -> Context:
-        return Context(self.code, threads, self.peak, 0)
-
-    def run(self, x: np.ndarray, context: Context, threads: int, name: str = "run") -> np.ndarray:
-        y = np.zeros(64, np.int64)
-        context.inputs[0], context.outputs[0] = x.ctypes.data, y.ctypes.data
-        pool().run(self.engine.address(name), context.address, threads)
-        return y
-
 
 @pytest.fixture(scope="module")
-def chain() -> Chain:
-    return Chain(40, seed=1)
+def chain() -> Iterator[Chain]:
+    with Chain(40, seed=1) as chain:
+        yield chain
 
 
 def inputs(seed: int) -> np.ndarray:
@@ -150,36 +174,36 @@ def test_every_number_of_threads_gives_the_same_bits(seed: int) -> None:
         assert len(context.step_seconds()) == 30 and min(context.step_seconds()) >= 0
         assert chain.run(x, context, 1).tolist() == wanted.tolist()
         assert context.failures() == []
-    chain.engine.close()
+    chain.close()
 
 
-def barriers(*calls: tuple[int, int | None]) -> int:
+def waits(*calls: tuple[int, int | None]) -> int:
     steps = [Call("k", items, 0, (), after) for items, after in calls]
     return emit_run(steps, TARGET).waits
 
 
-def test_barriers_stand_only_where_they_are_needed() -> None:
-    assert barriers((4, None), (4, None), (4, None)) == 2
-    assert barriers((4, None), (4, -1), (4, 0)) == 1
-    assert barriers((1, None), (1, None), (1, None)) == 0  # all on thread 0
-    assert barriers((1, None), (1, -1), (1, None)) == 1  # the second may be on another thread
-    assert barriers((1, None), (1, None), (4, 0), (1, 1)) == 1
-    assert barriers((4, None), (1, None), (1, None), (4, None)) == 2
+def test_rows_wait_only_where_they_must() -> None:
+    assert waits((4, None), (4, None), (4, None)) == 2
+    assert waits((4, None), (4, -1), (4, 0)) == 1
+    assert waits((1, None), (1, None), (1, None)) == 0  # a row of three calls
+    assert waits((1, None), (1, -1), (1, None)) == 1  # the second may be on another thread
+    assert waits((1, None), (1, None), (4, 0), (1, 1)) == 1
+    assert waits((4, None), (1, None), (1, None), (4, None)) == 2
+    assert waits((4, None), (1, -1), (1, None), (1, None)) == 1  # the third may need the first
 
 
 def test_independent_singles_run_once_each() -> None:
     calls = [Call("mix", 64, 0, (("input", 0), ("arena", 0)))]
     calls += [Call("total", 1, 8, (("arena", 0), ("output", j)), 0) for j in range(5)]
-    code = emit_run(calls, TARGET)
-    engine = build([KERNELS, code.text], code.exports, TARGET)
     x, out = inputs(3), np.zeros((5, 64), np.int64)
-    for threads in (1, 2, 4):
-        context = Context(code, threads, 512, 0)
-        context.inputs[0] = x.ctypes.data
-        context.outputs[:] = [row.ctypes.data for row in out]
-        out[:] = 0
-        pool().run(engine.address("run"), context.address, threads)
-        np.testing.assert_array_equal(out, np.broadcast_to(total(mix(x)), (5, 64)))
+    with Loaded(calls, 512) as loaded:
+        for threads in (1, 2, 4):
+            context = loaded.context(threads)
+            context.inputs[0] = x.ctypes.data
+            context.outputs[:] = [row.ctypes.data for row in out]
+            out[:] = 0
+            loaded.call(context, threads)
+            np.testing.assert_array_equal(out, np.broadcast_to(total(mix(x)), (5, 64)))
 
 
 def test_constants_empty_steps_and_failures() -> None:
@@ -187,17 +211,20 @@ def test_constants_empty_steps_and_failures() -> None:
         Call("mix", 64, 0, (("const", 512), ("output", 0))),
         Call("fail", 0, 0, (("arena", 0), ("arena", 0))),
         Call("fail", 3, 0, (("arena", 0), ("arena", 0))),
+        Call("fail", 1, 0, (("arena", 0), ("arena", 0))),
+        Call("fail", 1, 0, (("arena", 0), ("arena", 0))),
     ]
-    code = emit_run(calls, TARGET)
-    engine = build([KERNELS, code.text], code.exports, TARGET)
     constants, y = aligned(1024), np.zeros(64, np.int64)
     constants[512:] = inputs(5).view(np.uint8)
-    for threads in (1, 2):
-        context = Context(code, threads, 0, constants.ctypes.data)
-        context.outputs[0] = y.ctypes.data
-        pool().run(engine.address("run"), context.address, threads)
-        np.testing.assert_array_equal(y, mix(inputs(5)))
-        assert context.failures() == [(2, 7)] and context.failures() == []
+    with Loaded(calls, constants=constants.ctypes.data) as loaded:
+        for threads in (1, 2):
+            context = loaded.context(threads)
+            for name in ("run", "run_profiled", "run"):
+                context.outputs[0], y[:] = y.ctypes.data, 0
+                loaded.call(context, threads, name)
+                np.testing.assert_array_equal(y, mix(inputs(5)))
+                assert context.failures() == [(2, 7), (3, 7), (4, 7)]
+                assert context.failures() == []
 
 
 @pytest.mark.parametrize(
@@ -216,11 +243,9 @@ def test_malformed_calls(bad: Call, message: str) -> None:
 
 
 def test_no_steps_at_all() -> None:
-    code = emit_run([], TARGET)
-    engine = build([code.text], code.exports, TARGET)
-    for threads in (1, 2):
-        context = Context(code, threads, 0, 0)
-        pool().run(engine.address("run"), context.address, threads)
+    with Loaded([]) as loaded:
+        for threads in (1, 2):
+            loaded.call(loaded.context(threads), threads)
 
 
 # ---- the pool
@@ -301,7 +326,7 @@ for generation in range(3):
             assert (chain.run(x, fresh, threads) == wanted).all()
         fresh = Chain(10, 2)
         assert (fresh.run(x, fresh.context(2), 2) == fresh.expected(x)).all()
-        chain.engine.close()
+        chain.close()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert (chain.run(x, context, 2) == wanted).all()
@@ -335,13 +360,12 @@ def test_exit_while_threads_run_is_clean() -> None:
         assert (result.returncode, result.stdout.strip()) == (0, "fine"), result.stderr
 
 
-def test_calls_cost_microseconds(chain: Chain) -> None:
+def test_calls_cost_microseconds() -> None:
     """A generous bound: the figures are for benchmarks, this is against gross mistakes."""
-    code = emit_run([Call("mix", 1, 0, (("arena", 0), ("arena", 512)))], TARGET)
-    engine = build([KERNELS, code.text], code.exports, TARGET)
-    context = Context(code, 1, 1024, 0)
-    run, address = engine.address("run"), context.address
-    best = min(_timed(lambda: pool().run(run, address, 1)) for _ in range(50))
+    call = Call("mix", 1, 0, (("arena", 0), ("arena", 512)))
+    with Loaded([call], 1024) as loaded:
+        context = loaded.context(1)
+        best = min(_timed(lambda: loaded.call(context, 1)) for _ in range(50))
     assert best < 100e-6
     assert pool_module.spins(50) >= 0
 
