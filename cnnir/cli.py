@@ -201,11 +201,17 @@ def inspect(
     diff: Annotated[bool, typer.Option(help="What changed instead of the whole text.")] = False,
     passes: Passes = None,
     costs: Annotated[bool, typer.Option(help="Operations and bytes by op.")] = False,
+    cuda: Annotated[bool, typer.Option(help="The optimised graph as CUDA C instead.")] = False,
     shape: Shapes = None,
     as_json: Json = False,
 ) -> None:
     """Show the graph as text: as imported, after any pass, or at the end with what passes did."""
     graph = _load(model, shape)
+    if cuda:
+        optimise(graph, passes)
+        source = importlib.import_module("cnnir.backends.cuda").print_graph(graph)
+        _show({"cuda": source}, [Text(source)], as_json)
+        return
     imported, before = graph.text(), cost.summary(graph)
     if costs and not as_json:
         _show({}, [cost.cost_table(graph)], False)

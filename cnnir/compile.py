@@ -93,6 +93,7 @@ class Executable:
         self._lock = threading.Lock()
         self._first = specialise(shapes)
         self._known = {self._shapes_of(self._first.graph): self._first}
+        self._lengths = {length for length, _ in self._first.graph.trims.values()}
 
     @property
     def graph(self) -> Graph:
@@ -117,7 +118,7 @@ class Executable:
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
-        return list(self.graph.output_names)
+        return [name for i, name in enumerate(self.graph.output_names) if i not in self._lengths]
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The output array, or a tuple of them; inputs in order or by name."""
@@ -132,7 +133,12 @@ class Executable:
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """All outputs by name, as fresh arrays."""
         chosen, arrays = self._checked(feeds)
-        return dict(zip(chosen.graph.output_names, chosen.program.run(arrays), strict=True))
+        results = chosen.program.run(arrays)
+        for position, (length, axis) in chosen.graph.trims.items():
+            kept = range(int(results[length]))
+            results[position] = np.take(results[position], kept, axis)
+        named = enumerate(zip(chosen.graph.output_names, results, strict=True))
+        return {name: array for i, (name, array) in named if i not in self._lengths}
 
     def profile(self, feeds: Mapping[str, Any]) -> list[float]:
         """Seconds of each step of the plan in one run."""

@@ -20,7 +20,7 @@ Feeds = Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
 
 def evaluate(graph: Graph, feeds: Feeds = (), dtype: str | None = None) -> list[np.ndarray]:
-    """The outputs of `graph` for the inputs given by name or in order.
+    """The outputs of `graph` for the inputs given by name or in order, untrimmed.
 
     Raises InputError for missing or unknown inputs, RuntimeError (naming the node) for data that
     an op cannot work on.

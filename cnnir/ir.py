@@ -1,9 +1,9 @@
-"""The dataflow IR: Value, Node and Graph, with its verifier and its printer.
+"""The dataflow IR: Value, Node and Graph, with its verifier.
 
 `Graph` holds an `nx.DiGraph` whose nodes are `Node` objects; an edge u -> v means "v uses u" and
 carries no data. Operand order lives in `Node.operands`. Only `Graph` writes the DiGraph; reading
-it (`graph.nx`) with any networkx algorithm is welcome. The parser of the text form is `text.py`,
-the meaning of a graph is `evaluate.py`.
+it (`graph.nx`) with any networkx algorithm is welcome. `printer.py` prints and `text.py` parses the
+text form; the meaning of a graph is `evaluate.py`.
 
 `verify` asserts: operands and edges agree; every operand, input and output belongs to the graph;
 stored types are what `infer` says; param arrays have their stated types; there is no cycle.
@@ -11,8 +11,6 @@ stored types are what `infer` says; param arrays have their stated types; there 
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +20,7 @@ import numpy as np
 
 from cnnir.errors import IRError, LimitError
 from cnnir.ops.base import OPS, Op, complete_attributes
+from cnnir.printer import graph_text
 from cnnir.tensortype import DTYPES, TensorType
 
 
@@ -80,6 +79,8 @@ class Graph:
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.output_names: list[str] = []
+        self.trims: dict[int, tuple[int, int]] = {}
+        """Output -> (the output that says how much of it counts, along which axis)."""
         self.params: dict[str, np.ndarray] = {}
         self._counters: dict[str, int] = {}
         self._sources: tuple[str, ...] = ()
@@ -127,13 +128,28 @@ class Graph:
         self.nx.add_edges_from((v.node, node) for v in operands if v is not None)
         return node.results[0] if len(node.results) == 1 else node.results
 
-    def output(self, value: Value, name: str | None = None) -> None:
-        """Declare a result of the graph; names are unique among the outputs."""
+    def output(
+        self, value: Value, name: str | None = None, length: Value | None = None, axis: int = 0
+    ) -> None:
+        """Declare a result of the graph; names are unique among the outputs.
+
+        With `length`, an i64[], only so many entries along `axis` are the result: what is known
+        only at run time. The length becomes an output too; an Executable trims by it and keeps it
+        to itself.
+        """
         name = name or value.name or f"output{len(self.outputs)}"
         if name in self.output_names:
             raise IRError(f"there are two outputs named {name!r}")
         self.outputs.append(value)
         self.output_names.append(name)
+        if length is not None:
+            if length.type != TensorType("i64", ()) or not 0 <= axis < value.type.rank:
+                raise IRError(
+                    f"output {name!r}: length {length.type} along axis {axis} of {value.type}"
+                )
+            position = len(self.outputs)
+            self.output(length, f"{name}.length")
+            self.trims[position - 1] = (position, axis)
 
     @contextmanager
     def provenance(self, *sources: str) -> Iterator[None]:
@@ -277,6 +293,7 @@ class Graph:
         copy.inputs = [new[v] for v in self.inputs]
         copy.outputs = [new[v] for v in self.outputs]
         copy.output_names = list(self.output_names)
+        copy.trims = dict(self.trims)
         return copy
 
     def verify(self) -> None:
@@ -304,95 +321,10 @@ class Graph:
 
     def text(self, hints: bool = True) -> str:
         """The text form; without hints all names are numbers, which makes it canonical."""
-        return "\n".join(_Printer(self, hints).lines())
+        return graph_text(self, hints)
 
     __str__ = text
 
 
-class _Printer:
-    """Prints one graph: params in order of first use, then nodes in `order()`."""
-
-    def __init__(self, graph: Graph, hints: bool, indent: str = "") -> None:
-        self.graph, self.hints, self.indent = graph, hints, indent
-        self.names: dict[Value, str] = {}
-        self.taken: set[str] = set()
-        self.number = itertools.count()
-        self.suffix: dict[str, int] = {}
-
-    def lines(self) -> Iterator[str]:
-        order = self.graph.order()
-        name = _symbol(self.graph.name) if self.hints else "main"
-        yield f"graph @{name}({self._header()}) {{"
-        for number, node in enumerate(n for n in order if n.kind == "param"):
-            shown = "@" + (_symbol(node.attrs["ref"]) if self.hints else str(number))
-            self.names[node.results[0]] = shown
-            yield f"  param {shown} : {node.results[0].type}"
-        yield from self._body(order)
-
-    def _header(self) -> str:
-        return ", ".join(f"{self._define(v)}: {v.type}" for v in self.graph.inputs)
-
-    def _body(self, order: list[Node]) -> Iterator[str]:
-        pad = self.indent + "  "
-        for node in order:
-            if node.op is not None:
-                yield from self._node(node, pad)
-        outputs = ", ".join(self._reference(v) for v in self.graph.outputs)
-        if self.indent:  # a body: its node's line closes it
-            yield f"{pad}return {outputs}"
-            return
-        default = [(v.name or f"output{i}") for i, v in enumerate(self.graph.outputs)]
-        named = self.hints and default != self.graph.output_names
-        yield f"{pad}return {outputs}" + (f" as {self.graph.output_names!r}" if named else "")
-        yield "}"
-
-    def _node(self, node: Node, pad: str) -> Iterator[str]:
-        operands = ", ".join(self._reference(v) for v in node.operands)
-        defaults = node.op.attributes if node.op else {}
-        body = node.attrs.get("body")
-        shown = {
-            k: v
-            for k, v in sorted(node.attrs.items())
-            if not (k == "body" and isinstance(v, Graph))
-            and not (k in defaults and type(defaults[k]) is type(v) and defaults[k] == v)
-        }
-        attrs = ", ".join(f"{k}={_literal(v)}" for k, v in shown.items())
-        types = ", ".join(str(v.type) for v in node.results)
-        results = ", ".join(self._define(v) for v in node.results)
-        head = f"{pad}{results} = {node.name}({operands})" + (f" {{{attrs}}}" if attrs else "")
-        if not isinstance(body, Graph):
-            yield f"{head} : {types}"
-            return
-        inner = _Printer(body, self.hints, pad)
-        yield f"{head} body({inner._header()}) {{"
-        yield from inner._body(body.order())
-        yield f"{pad}}} : {types}"
-
-    def _reference(self, value: Value | None) -> str:
-        return "none" if value is None else self.names[value]
-
-    def _define(self, value: Value) -> str:
-        name = base = _symbol(value.name) if self.hints and value.name else str(next(self.number))
-        while name in self.taken:
-            self.suffix[base] = self.suffix.get(base, 0) + 1
-            name = f"{base}_{self.suffix[base]}"
-        self.taken.add(name)
-        self.names[value] = "%" + name
-        return "%" + name
-
-
 def _types(values: Sequence[Value | None]) -> str:
     return ", ".join("none" if v is None else str(v.type) for v in values)
-
-
-def _symbol(name: str) -> str:
-    """A name as the text form may hold it: word characters, dots and tildes."""
-    symbol = re.sub(r"[^\w.~]", "_", name, flags=re.ASCII) or "_"
-    return f"v{symbol}" if symbol.isdigit() else symbol  # plain numbers are the unnamed values
-
-
-def _literal(value: Any) -> str:
-    """An attribute as `text.parse` reads it back; inf and nan are spelled as names."""
-    if isinstance(value, tuple):
-        return "(" + ", ".join(map(_literal, value)) + ("," if len(value) == 1 else "") + ")"
-    return repr(value)

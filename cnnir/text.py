@@ -6,7 +6,7 @@
     node   := "%"NAME,+ "=" OP "(" ref,* ")" ["{" (NAME "=" literal),* "}"] [body] ":" type,+
     body   := "body" "(" inputs ")" "{" node* "return" ref,+ "}"
     ref    := "%"NAME | "@"NAME | "none"
-    return := "return" ref,+ ["as" literal]         comment := "//" ...
+    return := "return" ref,+ ["as" literal] ["trim" literal]         comment := "//" ...
 
 Param arrays are not in the text: they come from `params`, or are drawn at random.
 """
@@ -130,6 +130,7 @@ class _Reader:
             value.name = None if name[1:].isdigit() else name[1:]
 
     def _return(self, graph: Graph, names: dict[str, Value | None], line: str) -> None:
+        line, _, trims = line.partition(" trim ")
         refs, _, written = line.partition(" as ")
         values = [self._look(names, ref) for ref in _REF.findall(refs[len("return ") :])]
         default = [(v and v.name) or f"output{i}" for i, v in enumerate(values)]
@@ -138,6 +139,7 @@ class _Reader:
             if value is None:
                 raise IRError("`none` cannot be returned")
             graph.output(value, name)
+        graph.trims = ast.literal_eval(trims) if trims else {}
 
     @staticmethod
     def _look(names: dict[str, Value | None], ref: str) -> Value | None:

@@ -94,6 +94,9 @@ class Builder:
     made: set[Value]
     """The constants that were computed here; a node's result among them takes the node's name."""
 
+    lengths: dict[Value, tuple[Value, int]]
+    """Values of which only so much counts, along an axis: they may only be graph outputs."""
+
     # ------------------------------------------------------------------ building
 
     def add(self, op: str, *operands: Value | None, **attributes: Any) -> Any:

@@ -19,6 +19,7 @@ from cnnir.frontends import (
     onnx_ops_constant,
     onnx_ops_conv,
     onnx_ops_deform,
+    onnx_ops_detect,
     onnx_ops_einsum,
     onnx_ops_elementwise,
     onnx_ops_index,
@@ -55,6 +56,7 @@ OPERATOR_FILES = (
     onnx_ops_constant,
     onnx_ops_conv,
     onnx_ops_deform,
+    onnx_ops_detect,
     onnx_ops_einsum,
     onnx_ops_elementwise,
     onnx_ops_index,
@@ -100,6 +102,7 @@ class _Importer:
         self.graph = Graph()
         self.nodes = 0
         self.made: set[Value] = set()
+        self.lengths: dict[Value, tuple[Value, int]] = {}
         self.missing: dict[str, list[str]] = {}
         self.located: Exception | None = None
 
@@ -120,7 +123,7 @@ class _Importer:
         for declared, value in zip(proto.output, values, strict=True):
             if declared.name in self.graph.output_names:
                 raise ModelError(f"graph output {quoted(declared.name)} is listed twice")
-            self.graph.output(value, declared.name)
+            self.graph.output(value, declared.name, *self.lengths.get(value, ()))
         self.graph.sweep()
         return self.graph
 
@@ -173,7 +176,8 @@ class _Importer:
         """Raise ModelError where a declared type contradicts the one that the value has."""
         if declared is None or not isinstance(value, Value):
             return
-        if wrong := contradiction(declared, value.type):
+        _, open_axis = self.lengths.get(value, (None, None))
+        if wrong := contradiction(declared, value.type, open_axis):
             raise ModelError(f"{what} {quoted(declared.name)} has {wrong}")
 
     def inline(
@@ -245,6 +249,11 @@ class _Importer:
             raise UnsupportedError("the operator is not supported")
         if any(value is UNKNOWN for value in operands):
             return ()
+        if any(value in self.lengths for value in operands):
+            raise UnsupportedError(
+                "an operand is as long as data known only at run time says, which only an output "
+                "of the graph may be"
+            )
         check_operands(known, [value and value.type for value in operands])
         if len(node.input) < operator.least:
             raise UnsupportedError(f"opset {opset} with {len(node.input)} inputs")
@@ -260,6 +269,7 @@ class _Importer:
         builder = Builder(
             self.graph, self.reader, opset, node.op_type, tuple(map(bool, node.output)),
             lambda graph, values: self.inline(graph, values, scope, name), self.made,
+            self.lengths,
         )  # fmt: skip
         results = operator.function(builder, *operands[: operator.most], **given)
         return results if isinstance(results, tuple) else (results,)

@@ -1,14 +1,9 @@
-"""ONNX operators whose result is known at import: constants, shapes, ranges, selections.
-
-NonZero and NonMaxSuppression have results whose shape depends on data, so they are only
-supported on constants.
-"""
+"""ONNX operators whose result is known at import: constants, shapes, ranges."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from onnx import SparseTensorProto, TensorProto
@@ -109,79 +104,3 @@ def eye_like(b: Builder, x: Value, *, dtype: int | None = None, k: int = 0) -> V
     b.check_bytes((rows, columns), 8)
     on = np.arange(columns) - np.arange(rows)[:, None] == k
     return b.constant(on.astype(DTYPES[target]))
-
-
-@onnx_op("NonZero")
-def non_zero(b: Builder, x: Value) -> Value:
-    """The indices of the elements that are not 0, a column each."""
-    array = b.graph.array(x)
-    if array is None:
-        raise UnsupportedError("the output's shape depends on data known only at run time")
-    b.check_bytes((max(array.ndim, 1), array.size), 8)
-    found = np.nonzero(array) if array.ndim else (np.zeros(int(array != 0), np.int64),)
-    return b.constant(np.stack(found).astype(np.int64))
-
-
-@onnx_op("NonMaxSuppression")
-def non_max_suppression(
-    b: Builder,
-    boxes: Value,
-    scores: Value,
-    limit: Value | None = None,
-    overlap: Value | None = None,
-    threshold: Value | None = None,
-    *,
-    center_point_box: int = 0,
-) -> Value:
-    """The best boxes of each class that do not overlap: rows of (batch, class, box)."""
-    arrays = [b.graph.array(v) for v in (boxes, scores)]
-    if arrays[0] is None or arrays[1] is None:
-        raise UnsupportedError("the output's shape depends on data known only at run time")
-    (n, count, four), shape = (*boxes.type.shape, 0, 0, 0)[:3], scores.type.shape
-    if boxes.type.rank != 3 or four != 4 or scores.type.rank != 3 or shape[::2] != (n, count):
-        b.reject(f"boxes {boxes.type} and scores {scores.type} do not fit: [N,B,4] and [N,C,B]")
-    if count > 4096:
-        raise UnsupportedError(f"{count} constant boxes, wanted at most 4096")
-    most = 0 if limit is None else b.whole(limit, "max_output_boxes_per_class")
-    iou = 0.0 if overlap is None else b.number(overlap, "iou_threshold")
-    least = None if threshold is None else b.number(threshold, "score_threshold")
-    rows = []
-    for batch in range(n):
-        corners = _corners(arrays[0][batch], bool(center_point_box))
-        for number in range(shape[1]):
-            kept = _suppressed(corners, arrays[1][batch, number], most, iou, least)
-            rows += [(batch, number, box) for box in kept]
-    return b.constant(np.array(rows, np.int64).reshape(-1, 3))
-
-
-def _corners(boxes: np.ndarray, centred: bool) -> np.ndarray:
-    """Boxes as (low y, low x, high y, high x), whichever corners or centre they are given by."""
-    if centred:
-        x, y, width, height = boxes.T
-        sides = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
-        return np.stack(sides, axis=1)
-    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-    return np.concatenate([low, high], axis=1)
-
-
-def _suppressed(
-    boxes: np.ndarray, scores: np.ndarray, most: int, iou: float, least: float | None
-) -> list[int]:
-    """Greedy selection by score."""
-    kept: list[int] = []
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    for box in np.argsort(-scores, kind="stable"):
-        if len(kept) >= most or (least is not None and not scores[box] > least):
-            break
-        if kept and _overlaps(boxes, area, int(box), kept, iou):
-            continue
-        kept.append(int(box))
-    return kept
-
-
-def _overlaps(boxes: Any, area: Any, box: int, kept: Sequence[int], limit: float) -> bool:
-    low = np.maximum(boxes[box, :2], boxes[kept, :2])
-    high = np.minimum(boxes[box, 2:], boxes[kept, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=1)
-    union = area[box] + area[kept] - shared
-    return bool((shared > limit * union).any())

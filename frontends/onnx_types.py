@@ -106,8 +106,13 @@ def _has_shape(value: ValueInfoProto) -> bool:
     )
 
 
-def contradiction(declared: ValueInfoProto, type: TensorType) -> str | None:
-    """In words how the declared type of a value contradicts the inferred one; None if not."""
+def contradiction(
+    declared: ValueInfoProto, type: TensorType, open_axis: int | None = None
+) -> str | None:
+    """In words how the declared type of a value contradicts the inferred one; None if not.
+
+    open_axis: the axis of which only the largest size is known.
+    """
     if declared.type.WhichOneof("value") != "tensor_type":
         if declared.HasField("type") and declared.type.WhichOneof("value"):
             return f"type {type}, but the model declares no tensor type"
@@ -121,7 +126,8 @@ def contradiction(declared: ValueInfoProto, type: TensorType) -> str | None:
         return None
     dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
     fits = len(dims) == type.rank and all(
-        d in (None, own) for d, own in zip(dims, type.shape, strict=True)
+        d in (None, own) or axis == open_axis
+        for axis, (d, own) in enumerate(zip(dims, type.shape, strict=True))
     )
     shown = ",".join("?" if d is None else str(d) for d in dims)
     return None if fits else f"shape {list(type.shape)}, but the model declares [{shown}]"

@@ -174,3 +174,7 @@ def test_version_and_the_module_form() -> None:
     assert cnnir("--version").startswith("cnnir 0.")
     command = [sys.executable, "-m", "cnnir.cli", "ops", "relu"]
     assert "max(x, 0)" in subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def test_inspect_prints_cuda(model: str) -> None:
+    assert "__global__" in cnnir("inspect", model, "--cuda")

@@ -20,6 +20,7 @@ LEVELS = {
     "cnnir.errors": 0,
     "cnnir.tensortype": 0.5,
     "cnnir.ops": 1,
+    "cnnir.printer": 1,
     "cnnir.ir": 2,
     "cnnir.text": 3,
     "cnnir.evaluate": 3,
