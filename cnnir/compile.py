@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cnnir.errors import BackendError, InputError
+from cnnir.evaluate import shown_outputs, trimmed
 from cnnir.ir import Graph
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -93,7 +94,6 @@ class Executable:
         self._lock = threading.Lock()
         self._first = specialise(shapes)
         self._known = {self._shapes_of(self._first.graph): self._first}
-        self._lengths = {length for length, _ in self._first.graph.trims.values()}
 
     @property
     def graph(self) -> Graph:
@@ -118,7 +118,7 @@ class Executable:
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
-        return [name for i, name in enumerate(self.graph.output_names) if i not in self._lengths]
+        return [name for _, name in shown_outputs(self.graph)]
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The output array, or a tuple of them; inputs in order or by name."""
@@ -133,12 +133,7 @@ class Executable:
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """All outputs by name, as fresh arrays."""
         chosen, arrays = self._checked(feeds)
-        results = chosen.program.run(arrays)
-        for position, (length, axis) in chosen.graph.trims.items():
-            kept = range(int(results[length]))
-            results[position] = np.take(results[position], kept, axis)
-        named = enumerate(zip(chosen.graph.output_names, results, strict=True))
-        return {name: array for i, (name, array) in named if i not in self._lengths}
+        return trimmed(chosen.graph, chosen.program.run(arrays))
 
     def profile(self, feeds: Mapping[str, Any]) -> list[float]:
         """Seconds of each step of the plan in one run."""

@@ -20,7 +20,9 @@ Feeds = Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
 
 def evaluate(graph: Graph, feeds: Feeds = (), dtype: str | None = None) -> list[np.ndarray]:
-    """The outputs of `graph` for the inputs given by name or in order, untrimmed.
+    """The outputs of `graph` for the inputs given by name or in order.
+
+    They come as the graph has them: `trimmed` cuts them, as an Executable does, to their lengths.
 
     Raises InputError for missing or unknown inputs, RuntimeError (naming the node) for data that
     an op cannot work on.
@@ -38,6 +40,25 @@ def evaluate(graph: Graph, feeds: Feeds = (), dtype: str | None = None) -> list[
             values.update(zip(node.results, evaluate_node(node, arrays, dtype), strict=True))
             _forget(node, remaining, values)
     return [values[v] for v in graph.outputs]
+
+
+def trimmed(graph: Graph, results: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Raw outputs by name, cut to the lengths that the graph gives them; those are left out."""
+    named = {}
+    for position, name in shown_outputs(graph):
+        array = results[position]
+        if position in graph.trims:
+            length, axis = graph.trims[position]
+            kept = (slice(None),) * axis + (slice(int(results[length])),)
+            array = np.array(array[kept], order="C")
+        named[name] = array
+    return named
+
+
+def shown_outputs(graph: Graph) -> list[tuple[int, str]]:
+    """Position and name of every output that is not just the length of another."""
+    lengths = {length for length, _ in graph.trims.values()}
+    return [pair for pair in enumerate(graph.output_names) if pair[0] not in lengths]
 
 
 def evaluate_node(

@@ -143,13 +143,24 @@ class Graph:
         self.outputs.append(value)
         self.output_names.append(name)
         if length is not None:
-            if length.type != TensorType("i64", ()) or not 0 <= axis < value.type.rank:
-                raise IRError(
-                    f"output {name!r}: length {length.type} along axis {axis} of {value.type}"
-                )
-            position = len(self.outputs)
-            self.output(length, f"{name}.length")
-            self.trims[position - 1] = (position, axis)
+            position, label = len(self.outputs), f"{name} length"
+            while label in self.output_names:
+                label += "~"
+            self.output(length, label)
+            self.trim(position - 1, position, axis)
+
+    def trim(self, output: int, length: int, axis: int) -> None:
+        """Of an output only as many entries along `axis` count as the output `length` says."""
+        self._check_trim(output, length, axis)
+        self.trims[output] = (length, axis)
+
+    def _check_trim(self, output: int, length: int, axis: int) -> None:
+        if not (0 <= output < len(self.outputs) and 0 <= length < len(self.outputs)):
+            raise IRError(f"output {output} with length {length}: there is no such output")
+        cut, count = self.outputs[output].type, self.outputs[length].type
+        if count != TensorType("i64", ()) or not 0 <= axis < cut.rank:
+            name = self.output_names[output]
+            raise IRError(f"output {name!r}: length {count} along axis {axis} of {cut}")
 
     @contextmanager
     def provenance(self, *sources: str) -> Iterator[None]:
@@ -316,6 +327,8 @@ class Graph:
                 raise IRError(f"{value!r} is not in the graph")
         if len(self.outputs) != len(self.output_names):
             raise IRError("outputs and output names differ in number")
+        for output, (length, axis) in self.trims.items():
+            self._check_trim(output, length, axis)
         if not nx.is_directed_acyclic_graph(self.nx):
             raise IRError("the graph has a cycle")
 

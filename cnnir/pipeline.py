@@ -91,7 +91,7 @@ def optimise(
 def _run(graph: Graph, step: Pass) -> PassRecord:
     """One pass, verified."""
     before = _op_nodes(graph)
-    names, types = list(graph.output_names), [v.type for v in graph.outputs]
+    outputs = _outputs(graph)
     start = time.perf_counter()
     try:
         outcome = step.run(graph)
@@ -102,10 +102,15 @@ def _run(graph: Graph, step: Pass) -> PassRecord:
         graph.verify()
     except IRError as error:
         raise PassError(f"pass {step} broke the graph: {error}") from error
-    if names != graph.output_names or types != [v.type for v in graph.outputs]:
+    if outputs != _outputs(graph):
         raise PassError(f"pass {step} changed the outputs of the graph")
     after = _op_nodes(graph)
     return PassRecord(step.name, str(step), seconds, outcome.fired, before, after, outcome.declined)
+
+
+def _outputs(graph: Graph) -> tuple[Any, ...]:
+    """What no pass may change: names, types and trims of the outputs."""
+    return list(graph.output_names), [v.type for v in graph.outputs], dict(graph.trims)
 
 
 def _same(before: Graph, after: Graph) -> bool:

@@ -31,6 +31,11 @@ _NODE = re.compile(
     r"(?P<results>%[^=]*) = (?P<op>\w+)\((?P<operands>[^()]*)\)(?: \{(?P<attrs>.*?)\})?"
     r"(?: body\((?P<inputs>.*)\) (?P<open>\{)| : (?P<types>.*))"
 )
+_RETURN = re.compile(
+    rf"return (?P<refs>(?:{_REF.pattern})(?:, (?:{_REF.pattern}))*)"
+    r"(?: as (?P<names>.*?))?(?: trim (?P<trims>\{[\d:(), ]*\}))?"
+)
+_TRIM = re.compile(r"(\d+): \((\d+), (\d+)\)")
 _SPECIAL = {"inf": float("inf"), "nan": float("nan")}
 
 
@@ -130,16 +135,19 @@ class _Reader:
             value.name = None if name[1:].isdigit() else name[1:]
 
     def _return(self, graph: Graph, names: dict[str, Value | None], line: str) -> None:
-        line, _, trims = line.partition(" trim ")
-        refs, _, written = line.partition(" as ")
-        values = [self._look(names, ref) for ref in _REF.findall(refs[len("return ") :])]
+        match = _RETURN.fullmatch(line)
+        if not match:
+            raise IRError("wanted `return refs as [names] trim {output: (length, axis)}`")
+        written = match["names"]
+        values = [self._look(names, ref) for ref in _REF.findall(match["refs"])]
         default = [(v and v.name) or f"output{i}" for i, v in enumerate(values)]
         output_names = ast.literal_eval(written) if written else default
         for value, name in zip(values, output_names, strict=True):
             if value is None:
                 raise IRError("`none` cannot be returned")
             graph.output(value, name)
-        graph.trims = ast.literal_eval(trims) if trims else {}
+        for trim in _TRIM.findall(match["trims"] or ""):
+            graph.trim(*map(int, trim))
 
     @staticmethod
     def _look(names: dict[str, Value | None], ref: str) -> Value | None:

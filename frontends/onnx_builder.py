@@ -40,6 +40,11 @@ COMPUTED_BYTES = 1 << 28
 
 LARGEST_DIMENSION = 2**48
 
+OPEN_LENGTH = (
+    "an operand is as long as data known only at run time says, which only an output of the graph "
+    "may be"
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -101,6 +106,8 @@ class Builder:
 
     def add(self, op: str, *operands: Value | None, **attributes: Any) -> Any:
         """Append a node of the IR; a constant where all its operands are constants."""
+        if any(v in self.lengths for v in operands):
+            raise UnsupportedError(OPEN_LENGTH)
         results = self.graph.add(op, *operands, **attributes)
         values = results if isinstance(results, tuple) else (results,)
         for value in values:

@@ -29,7 +29,7 @@ from cnnir.frontends import (
     onnx_ops_sample,
     onnx_ops_shape,
 )
-from cnnir.frontends.onnx_builder import OPERATORS, Builder
+from cnnir.frontends.onnx_builder import OPEN_LENGTH, OPERATORS, Builder
 from cnnir.frontends.onnx_functions import Functions
 from cnnir.frontends.onnx_model import (
     Source,
@@ -250,10 +250,7 @@ class _Importer:
         if any(value is UNKNOWN for value in operands):
             return ()
         if any(value in self.lengths for value in operands):
-            raise UnsupportedError(
-                "an operand is as long as data known only at run time says, which only an output "
-                "of the graph may be"
-            )
+            raise UnsupportedError(OPEN_LENGTH)
         check_operands(known, [value and value.type for value in operands])
         if len(node.input) < operator.least:
             raise UnsupportedError(f"opset {opset} with {len(node.input)} inputs")

@@ -1,7 +1,8 @@
 """ONNX operators whose result is as long as the data says: NonMaxSuppression and NonZero.
 
-On constants the result is a constant. Otherwise it may only be an output of the graph: the IR
-computes the largest result and how much of it counts (see `cnnir/ops/detect.py`).
+On constants the result is a constant, unless that is much work. Otherwise it may only be an output
+of the graph: the IR computes the largest result and how much of it counts (see
+`cnnir/ops/detect.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnir.evaluate import evaluate_node
-from cnnir.frontends.onnx_builder import Builder, onnx_op
+from cnnir.frontends.onnx_builder import FOLDED_FLOPS, Builder, onnx_op
 from cnnir.ir import Value
 
 
@@ -54,7 +55,7 @@ def _as_long_as_known(b: Builder, op: str, axis: int, *operands: Value, **attrib
     result, count = b.graph.add(op, *operands, **attributes)
     b.check_type(result.type)
     arrays = [b.graph.array(v) for v in operands]
-    if any(array is None for array in arrays):
+    if any(a is None for a in arrays) or result.node.op.cost(result.node).flops > FOLDED_FLOPS:
         b.lengths[result] = count, axis
         return result
     found, length = evaluate_node(result.node, arrays)

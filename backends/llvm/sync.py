@@ -16,6 +16,13 @@ ROUNDS = 16
 
 _NAP = 50  # microseconds, where there is no futex
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # number of the system call
+_GETCPU = {"x86_64": 309, "aarch64": 168, "riscv64": 168}
+_CORE = """%core = alloca i32
+  store i32 -1, ptr %core
+  %ignored = call i64 (i64, ...) @syscall(i64 {number}, ptr %core, ptr null, ptr null)
+  %narrow = load i32, ptr %core
+  %wide = sext i32 %narrow to i64
+  ret i64 %wide"""
 _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, within this process
 
 _TEXT = """
@@ -80,6 +87,11 @@ done:
   ret void
 }}
 
+; The core this thread is on, -1 if unknown.
+define internal i64 @cnnir.core() nounwind noinline {{
+  {core}
+}}
+
 declare i32 @sched_yield()
 {declarations}
 """
@@ -95,7 +107,7 @@ def pause(target: CpuTarget) -> tuple[str, str]:
 
 
 def wait_and_wake(target: CpuTarget) -> str:
-    """The LLVM text of the four functions."""
+    """The LLVM text of all functions."""
     pause_call, declarations = pause(target)
     architecture = target.triple.split("-")[0]
     if "windows" in target.triple:
@@ -104,11 +116,17 @@ def wait_and_wake(target: CpuTarget) -> str:
         call = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[architecture]}, ptr %word, "
         rest = f"%slept = {call}i32 {_WAIT}, i32 %old, ptr null)"
         rouse = f"%woken = {call}i32 {_WAKE}, i32 {2**31 - 1})"
+        core = _CORE.format(number=_GETCPU[architecture])
         declarations += "\ndeclare i64 @syscall(i64, ...)"
     else:
         rest = f"%slept = call i32 @usleep(i32 {_NAP})"
-        rouse = ""
+        rouse, core = "", "ret i64 -1"
         declarations += "\ndeclare i32 @usleep(i32)"
     return _TEXT.format(
-        pause=pause_call, rounds=ROUNDS, rest=rest, rouse=rouse, declarations=declarations
+        pause=pause_call,
+        rounds=ROUNDS,
+        rest=rest,
+        rouse=rouse,
+        core=core,
+        declarations=declarations,
     )

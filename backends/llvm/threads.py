@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from cnnir.backends.llvm.cores import keep_away, run_soon
 from cnnir.backends.llvm.engine import Engine, build
 from cnnir.backends.llvm.sync import ROUNDS, pause, wait_and_wake
 from cnnir.backends.llvm.target import CpuTarget
@@ -38,9 +39,14 @@ EPOCH = 64
 EPOCH_STEP = 2**32
 
 MAX_THREADS = 256
-IDLE_MICROSECONDS = 200  # a worker spins this long for the next job before it sleeps
-WAIT_MICROSECONDS = 50  # threads spin this long for each other inside a run
+# A worker spins this long for the next job before it sleeps. To wake it costs the caller some 15 us
+# (idle virtual core): little in an inference of milliseconds, and those of microseconds come closer
+# together. Spinning for 1 or 2 ms saves that after longer pauses, but burns a core for it, and
+# beside a busy neighbour the worker has then used up its share of the core when the job comes.
+IDLE_MICROSECONDS = 200
+WAIT_MICROSECONDS = 50  # threads spin this long for each other inside a run; 15 to 150 are alike
 _SLOT = 128
+_ANY_CORE = -2  # for `dispatch`: never mind where the caller is
 
 # A slot a worker, in bytes: 0 sequence i32 (even; odd while fields change), 8 function (null: end),
 # 16 context, 24 threads (0: nothing to do), 32 epoch, 40 spins, 64 sleepers i32, 68 inside i32.
@@ -98,13 +104,24 @@ done:
   ret void
 }}
 
-define void @cnnir.dispatch(ptr %pool, ptr %function, ptr %context, i64 %threads) nounwind {{
+; -1 when the job is done; if workers do not keep away from the caller's core yet, nothing is done
+; and that core's number returned.
+define i64 @cnnir.dispatch(ptr %pool, ptr %function, ptr %context, i64 %threads, i64 %avoided)
+    nounwind {{
 entry:
   %many = icmp sgt i64 %threads, 1
-  br i1 %many, label %several, label %alone
+  br i1 %many, label %place, label %alone
 alone:
   call void %function(ptr %context, i64 0, i64 1, i64 0)
-  ret void
+  ret i64 -1
+place:
+  %core = call i64 @cnnir.core()
+  %moved = icmp ne i64 %core, %avoided
+  %care = icmp ne i64 %avoided, -2
+  %refuse = and i1 %moved, %care
+  br i1 %refuse, label %refused, label %several
+refused:
+  ret i64 %core
 several:
   %epoch.p = getelementptr i8, ptr %context, i64 {epoch}
   %last = load i64, ptr %epoch.p
@@ -121,7 +138,7 @@ hand:
   br i1 %more, label %hand, label %mine
 mine:
   call void %function(ptr %context, i64 0, i64 %threads, i64 %epoch)
-  ret void
+  ret i64 -1
 }}
 
 ; Put a job into the slot of worker number %thread.
@@ -201,7 +218,7 @@ class _Native:
         )
         word, count = ctypes.c_void_p, ctypes.c_int64
         self.work = self._function("work", None, word, count)
-        self.dispatch = self._function("dispatch", None, word, word, word, count)
+        self.dispatch = self._function("dispatch", count, word, word, word, count, count)
         self.end = self._function("end", None, word, count)
         self.withdraw = self._function("withdraw", None, word, count)
         self.inside = self._function("inside", count, word, count)
@@ -245,7 +262,10 @@ def spins(microseconds: float, threads: int = 1) -> int:
 
 
 class Pool:
-    """Worker threads, started as jobs ask for them and kept."""
+    """Worker threads, started as jobs ask for them and kept.
+
+    They keep off the core of the last caller who asked for no more threads than there are cores.
+    """
 
     def __init__(self) -> None:
         # Reentrant, as a collected program may call `quiesce` in the middle of `run`.
@@ -253,6 +273,7 @@ class Pool:
         self._workers: list[threading.Thread] = []
         self._memory = aligned(_SLOT * (MAX_THREADS + 1))
         self._memory[:] = 0
+        self._avoided = -1  # the core that workers keep away from, the caller's
 
     @property
     def workers(self) -> int:
@@ -268,12 +289,17 @@ class Pool:
         native = _native or _functions()
         address = self._memory.ctypes.data
         if threads <= 1 or not self._busy.acquire(blocking=False):
-            native.dispatch(address, function, context, 1)
+            native.dispatch(address, function, context, 1, _ANY_CORE)
             return
         try:
             if len(self._workers) < threads - 1:
                 self._grow(threads - 1)
-            native.dispatch(address, function, context, threads)
+            avoided = self._avoided if threads <= native.cores else _ANY_CORE
+            core = native.dispatch(address, function, context, threads, avoided)
+            if core >= 0:
+                keep_away((worker.native_id or 0 for worker in self._workers), core)
+                self._avoided = core
+                native.dispatch(address, function, context, threads, _ANY_CORE)
         finally:
             self._busy.release()
 
@@ -292,6 +318,8 @@ class Pool:
                 daemon=True,
             )
             worker.start()
+            run_soon(worker.native_id or 0)
+            self._avoided = -1
             self._workers.append(worker)
 
     def quiesce(self) -> None:

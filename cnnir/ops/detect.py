@@ -15,6 +15,7 @@ from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op
 from cnnir.ops.elementwise import is_number
 from cnnir.ops.reduce import unravel
+from cnnir.ops.sort import Heap
 from cnnir.tensortype import TensorType
 
 COUNT = TensorType("i64", ())
@@ -54,18 +55,16 @@ class Nms(Op):
         images, classes, count = scores.shape
         selected = np.zeros((images * classes * min(max_per_class, count), 3), np.int64)
         found = 0
-        for b in range(images):
-            areas = _corners(boxes[b], center_point)
-            for c in range(classes):
-                line = scores[b, c]
-                alive = ~np.isnan(line) if score_threshold is None else line > score_threshold
-                for i in np.argsort(-line, kind="stable"):
-                    taken = selected[found - _taken(selected, found, b, c) : found, 2]
-                    if len(taken) == max_per_class or not alive[i]:
-                        continue
-                    if all(_iou(areas[i], areas[j]) <= iou_threshold for j in taken):
-                        selected[found] = b, c, i
-                        found += 1
+        for b, c in np.ndindex(images, classes):
+            corners, line, first = _corners(boxes[b], center_point), scores[b, c], found
+            alive = ~np.isnan(line) if score_threshold is None else line > score_threshold
+            for i in np.argsort(-line, kind="stable"):
+                if found - first == max_per_class:
+                    break
+                if alive[i]:
+                    selected[found] = b, c, i
+                    found += 1
+                    alive &= ~(_overlaps(corners[i], corners) > iou_threshold)
         return selected, np.asarray(found, np.int64)
 
     def procedure(
@@ -75,32 +74,35 @@ class Nms(Op):
         most = min(max_per_class, count)
         _clear(m, outs[0])
         found = m.variable(m.const(0, "i64"), "i64")
-        alive = m.scratch("bool", (max(count, 1),))
-        with m.loop(images) as b, m.loop(classes) as c:
+        with m.loop(images if most else 0) as b, m.loop(classes) as c:
+            # indices are stored negative, so that of equal scores the first box leaves first
+            heap = Heap(m, count, scores.dtype, largest=False)
+            size = m.variable(m.const(0, "i64"), "i64")
             with m.loop(count) as i:
                 score = scores[b, c, i]
                 fine = ~m.is_nan(score) if score_threshold is None else score > score_threshold
-                m.store(alive, (i,), fine)
-            with m.loop(most):
-                best = m.variable(m.const(-1, "i64"), "i64")
-                top = m.variable(m.const(0, "f32"), "f32")
-                with m.loop(count) as i:
-                    score = scores[b, c, i]
-                    with m.when(alive[(i,)] & ((best.value < 0) | (score > top.value))):
-                        best.set(i)
-                        top.set(score)
-                winner = best.value
-                with m.when(winner >= 0):
-                    row = found.value
-                    for column, value in enumerate((b, c, winner)):
+                with m.when(fine):
+                    heap.put(size.value, score, -i)
+                    size.set(size.value + 1)
+            left, half = size.value, size.value // 2
+            with m.loop(half) as i:
+                heap.sift(half - 1 - i, left)
+            kept, first = m.scratch(boxes.dtype, (most, 4)), found.value
+            with m.loop(left) as i, m.when(found.value < first + most):
+                best, last = -heap.indices[(0,)], left - 1 - i
+                heap.put(0, heap.values[(last,)], heap.indices[(last,)])
+                heap.sift(0, last)
+                box = _corner_values(m, boxes, b, best, center_point)
+                free, row = m.variable(m.const(True, "bool"), "bool"), found.value
+                with m.loop(row - first) as j, m.when(free.value):
+                    before = [kept[(j, k)] for k in range(4)]
+                    free.set(~(_overlap(m, box, before) > iou_threshold))
+                with m.when(free.value):
+                    for k in range(4):
+                        m.store(kept, (row - first, k), box[k])
+                    for column, value in enumerate((b, c, best)):
                         m.store(outs[0], (row, column), value)
                     found.set(row + 1)
-                    mine = _expressions(m, boxes, b, winner, center_point)
-                    m.store(alive, (winner,), m.const(False, "bool"))
-                    with m.loop(count) as j:
-                        theirs = _expressions(m, boxes, b, j, center_point)
-                        with m.when(_overlap(m, mine, theirs) > iou_threshold):
-                            m.store(alive, (j,), m.const(False, "bool"))
         m.store(outs[1], (), found.value)
 
     @staticmethod
@@ -111,44 +113,35 @@ class Nms(Op):
         return Cost(20 * scores.size * max(rounds, 1), moved.read, moved.written)
 
 
-def _taken(selected: np.ndarray, found: int, b: int, c: int) -> int:
-    """How many of the last rows belong to this image and class."""
-    rows = selected[:found]
-    return int(((rows[:, 0] == b) & (rows[:, 1] == c)).sum())
-
-
 def _corners(boxes: np.ndarray, center_point: bool) -> np.ndarray:
     """[N,4] as low and high corners."""
     if center_point:
         x, y, width, height = boxes.T
-        first, second = (y - height / 2, x - width / 2), (y + height / 2, x + width / 2)
-    else:
-        first, second = (boxes[:, 0], boxes[:, 1]), (boxes[:, 2], boxes[:, 3])
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    return np.concatenate([low, high]).T
+        sides = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+        return np.stack(sides, axis=1)
+    first, second = boxes[:, :2], boxes[:, 2:]
+    return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes given by corners; 0 where one has no area."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    inner = np.prod(np.maximum(sides, 0))
-    areas = np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2])
-    return 0.0 if min(areas) <= 0 else inner / (areas[0] + areas[1] - inner)
+def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box with each of others; 0 where one has no area."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    shared = np.prod(np.maximum(sides, 0), axis=1)
+    area, areas = np.prod(box[2:] - box[:2]), np.prod(others[:, 2:] - others[:, :2], axis=1)
+    some = (area > 0) & (areas > 0)
+    return np.where(some, shared / np.where(some, area + areas - shared, 1), 0)
 
 
-def _expressions(m: Any, boxes: Any, b: Any, i: Any, center_point: bool) -> list[Any]:
+def _corner_values(m: Any, boxes: Any, b: Any, i: Any, center_point: bool) -> list[Any]:
     """`_corners` of one box, in the algebra."""
     p, q, r, s = (boxes[b, i, k] for k in range(4))
     if center_point:
-        first, second = (q - s / 2, p - r / 2), (q + s / 2, p + r / 2)
-    else:
-        first, second = (p, q), (r, s)
-    low = [m.min(u, v) for u, v in zip(first, second, strict=True)]
-    return low + [m.max(u, v) for u, v in zip(first, second, strict=True)]
+        return [q - s / 2, p - r / 2, q + s / 2, p + r / 2]
+    return [m.min(p, r), m.min(q, s), m.max(p, r), m.max(q, s)]
 
 
 def _overlap(m: Any, a: list[Any], b: list[Any]) -> Any:
-    """`_iou` in the algebra."""
+    """`_overlaps` of two boxes, in the algebra."""
     sides = [m.max(m.min(a[k + 2], b[k + 2]) - m.max(a[k], b[k]), 0) for k in range(2)]
     inner = sides[0] * sides[1]
     areas = [(v[2] - v[0]) * (v[3] - v[1]) for v in (a, b)]

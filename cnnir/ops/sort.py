@@ -53,7 +53,7 @@ class TopK(Op):
             def place(i: Any) -> tuple[Any, ...]:
                 return (*rest[:axis], i, *rest[axis:])
 
-            heap = _Heap(m, k, x.dtype, largest)
+            heap = Heap(m, k, x.dtype, largest)
             with m.loop(k) as i:
                 heap.put(i, x[place(i)], i)
             with m.loop(k // 2) as i:
@@ -79,7 +79,7 @@ class TopK(Op):
         return Cost(node.operands[0].type.size + kept, moved.read, moved.written)
 
 
-class _Heap:
+class Heap:
     """A binary heap in scratch whose root is the element that has to leave next."""
 
     def __init__(self, m: Any, size: int, dtype: str, largest: bool) -> None:
