@@ -2,8 +2,9 @@
 
     python benchmarks/kernels.py [--only WORD] [--lanes V] [--seconds S] [--record]
 
-Each kernel runs all its work items in one native call, on buffers of random numbers; the peak is
-measured anew beside each, since shared machines change their clock. For work that moves more than
+Each kernel runs all its work items in one native call, on buffers of random numbers, in turn with
+the loop that measures the peak, since shared machines change their clock; the share of peak is the
+median over such neighbours. For work that moves more than
 it computes (depthwise, one row of matmul, pooling) look at the bytes a second.
 """
 
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -28,10 +30,11 @@ from cnnir.backends.llvm.kernels import depthwise, direct_conv, matmul, pool
 from cnnir.backends.llvm.kernels.matmul import MatmulSpec
 from cnnir.backends.llvm.kernels.pool import PoolSpec
 from cnnir.backends.llvm.kernels.spec import ConvSpec, KernelCode, Target, aligned_empty
-from cnnir.backends.llvm.peak import fma_peak
+from cnnir.backends.llvm.peak import FmaLoop
 from cnnir.backends.llvm.target import CpuTarget
 
 SLACK = 16  # floats that may be read behind a buffer
+SLICE = 0.004  # seconds of the kernel, then of the peak loop, and so on in turn
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,24 @@ def buffer(size: int) -> np.ndarray:
     return array
 
 
-def least(call: Callable[[], object], seconds: float) -> float:
-    """The least time of a call."""
-    best, runs, end = float("inf"), 0, time.perf_counter() + seconds
-    while runs < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        best, runs = min(best, time.perf_counter() - start), runs + 1
-    return best
+def beside_peak(
+    call: Callable[[], object], flops: int, loop: FmaLoop, seconds: float
+) -> tuple[float, float, float]:
+    """(least time of a call, the peak, share of the peak), the loop and the calls in turn.
+
+    The share is the median of neighbours: the clock of a shared machine changes, for both.
+    """
+    best, shares, peaks, end = float("inf"), [], [], time.perf_counter() + seconds
+    while len(shares) < 5 or time.perf_counter() < end:
+        peaks.append(loop.rate())
+        times = []
+        while sum(times) < SLICE:
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        best = min(best, *times)
+        shares.append(flops / median(times) * 1e-9 / peaks[-1])
+    return best, max(peaks), median(shares)
 
 
 def measure(case: Case, cpu: CpuTarget, seconds: float) -> dict[str, object]:
@@ -132,16 +145,18 @@ def measure(case: Case, cpu: CpuTarget, seconds: float) -> dict[str, object]:
     function = ctypes.CFUNCTYPE(None, *kinds)(engine.address(name))
     buffers = [buffer(size) for size in (1, code.scratch_bytes // 4, *case.sizes)]
     error, scratch, *pointers = (array.ctypes.data for array in buffers)
-    peak = fma_peak(cpu)
-    best = least(lambda: function(error, scratch, code.items, *pointers), seconds)
-    peak = max(peak, fma_peak(cpu))
+    loop = FmaLoop(cpu, SLICE)
+    best, peak, share = beside_peak(
+        lambda: function(error, scratch, code.items, *pointers), code.flops, loop, seconds
+    )
+    loop.close()
     row = {
         "kernel": case.name,
         "lanes": spec.lanes,
         "ms": round(best * 1e3, 4),
         "gflops": round(code.flops / best * 1e-9, 1),
         "peak": round(peak, 1),
-        "share": round(code.flops / best * 1e-9 / peak, 3),
+        "share": round(share, 3),
         "gbytes": round(4 * sum(case.sizes) / best * 1e-9, 1),
         "predicted_ms": round(template.estimate(spec, tiling, target) * 1e3, 4),
         "items": code.items,

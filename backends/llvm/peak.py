@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
 
 import llvmlite.ir as ir
 
@@ -24,26 +23,40 @@ UNROLLED = 4
 SLICES = 10
 
 
+class FmaLoop:
+    """The loop, loaded; `rate` may be asked again and again, beside whatever is measured."""
+
+    def __init__(self, target: CpuTarget | None = None, seconds: float = 0.005) -> None:
+        self._target = target or CpuTarget.host()
+        self._engine = build([_loop(self._target)], ["peak"], self._target)
+        kinds = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+        self._call = ctypes.CFUNCTYPE(None, *kinds)(self._engine.address("peak"))
+        self._result = (ctypes.c_float * (2 * self._target.lanes))()
+        self._turns = 1000
+        while (spent := self._timed()) < seconds:
+            self._turns = min(4 * self._turns, round(self._turns * 1.2 * seconds / spent) + 1)
+
+    def rate(self) -> float:
+        """GFLOP/s of one slice of `seconds`."""
+        done = 2.0 * self._target.lanes * CHAINS * UNROLLED * self._turns
+        return done / self._timed() / 1e9
+
+    def close(self) -> None:
+        """Unload the loop."""
+        self._engine.close()
+
+    def _timed(self) -> float:
+        start = time.perf_counter()
+        self._call(None, None, self._turns, ctypes.addressof(self._result))
+        return time.perf_counter() - start
+
+
 def fma_peak(target: CpuTarget | None = None, seconds: float = 0.05) -> float:
     """GFLOP/s of one core in f32 at the target's vector width, in about `seconds` of measuring."""
-    target = target or CpuTarget.host()
-    engine = build([_loop(target)], ["peak"], target)
-    kinds = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
-    loop = ctypes.CFUNCTYPE(None, *kinds)(engine.address("peak"))
-    result = (ctypes.c_float * (2 * target.lanes))()
-    start = ctypes.addressof(result)
-    turns = 1000
-    while (spent := _timed(loop, turns, start)) < seconds / SLICES:
-        turns = min(4 * turns, round(turns * 1.2 * seconds / SLICES / spent) + 1)
-    best = min(_timed(loop, turns, start) for _ in range(SLICES))
-    engine.close()
-    return 2.0 * target.lanes * CHAINS * UNROLLED * turns / best / 1e9
-
-
-def _timed(loop: Callable[..., None], turns: int, result: int) -> float:
-    start = time.perf_counter()
-    loop(None, None, turns, result)
-    return time.perf_counter() - start
+    loop = FmaLoop(target, seconds / SLICES)
+    best = max(loop.rate() for _ in range(SLICES))
+    loop.close()
+    return best
 
 
 def _loop(target: CpuTarget) -> ir.Module:
