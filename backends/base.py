@@ -129,13 +129,16 @@ def checked_inputs(graph: Graph, feeds: Mapping[str, Any]) -> list[np.ndarray]:
 def checked_input(name: str, given: Any, type: TensorType) -> np.ndarray:
     """One input, copied only where it is strided, misaligned or of foreign byte order."""
     array = np.asarray(given)
-    if array.dtype.newbyteorder("=") != type.numpy:
+    if array.dtype != type.numpy and array.dtype.newbyteorder("=") != type.numpy:
         raise InputError(
             f"input {name!r}: dtype {array.dtype}, wanted {type.numpy.name}; nothing is converted "
             f"silently, use array.astype({type.numpy.name!r})"
         )
     if array.shape != type.shape:
         raise InputError(f"input {name!r}: shape {array.shape}, wanted {type.shape}")
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+        return array
     return np.require(array, dtype=type.numpy, requirements=["C", "A"])
 
 

@@ -93,6 +93,7 @@ class Executable:
         self._specialise, self._flexible = specialise, flexible
         self._lock = threading.Lock()
         self._first = specialise(shapes)
+        self._names = tuple(v.name or "" for v in self._first.graph.inputs)
         self._known = {self._shapes_of(self._first.graph): self._first}
 
     @property
@@ -113,7 +114,7 @@ class Executable:
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs, in order."""
-        return [v.name or "" for v in self.graph.inputs]
+        return list(self._names)
 
     @property
     def output_names(self) -> list[str]:
@@ -122,9 +123,9 @@ class Executable:
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The output array, or a tuple of them; inputs in order or by name."""
-        if len(arrays) > len(self.input_names):
+        if len(arrays) > len(self._names):
             raise InputError(f"{len(arrays)} inputs given, the model takes {self.input_names}")
-        feeds = dict(zip(self.input_names, arrays, strict=False))
+        feeds = dict(zip(self._names, arrays, strict=False))
         if twice := feeds.keys() & named.keys():
             raise InputError(f"inputs {sorted(twice)} are given twice")
         outputs = tuple(self.run(feeds | named).values())
@@ -147,7 +148,7 @@ class Executable:
 
     def _checked(self, feeds: Mapping[str, Any]) -> tuple[Specialisation, list[np.ndarray]]:
         base = importlib.import_module("cnnir.backends.base")
-        shapes = tuple(np.shape(feeds[n]) if n in feeds else () for n in self.input_names)
+        shapes = tuple(np.shape(feeds[n]) if n in feeds else () for n in self._names)
         chosen = self._known.get(shapes)
         if chosen is None and self._flexible and self._same_ranks(shapes):
             chosen = self._new_shapes(shapes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -147,5 +148,5 @@ def _readable(array: np.ndarray) -> np.ndarray:
 
 def _fresh(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An uninitialised array on a cache line, with slack behind it."""
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     return aligned(nbytes + SLACK)[:nbytes].view(dtype).reshape(shape)
