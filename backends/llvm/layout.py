@@ -29,7 +29,6 @@ class Padded(Plain):
     """Row-major with the storage rounded up to whole vectors: per-channel params."""
 
     lanes: int = 16
-    aligned = 64
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Elements of storage."""
@@ -50,7 +49,6 @@ class Blocked:
     """Axis 1 in blocks of V lanes: [N, ceil(C/V), *spatial, V]; rank 2 at least."""
 
     lanes: int
-    aligned = 64
 
     def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
         """The position of an element."""

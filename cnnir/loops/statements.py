@@ -20,10 +20,6 @@ class Layout(Protocol):
     def lanes(self) -> int:
         """Lanes of a block of channels, 0 for a layout without blocks."""
 
-    @property
-    def aligned(self) -> int:
-        """Bytes that the buffer's start is aligned to."""
-
     def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
         """The position of an element, in elements."""
 
@@ -41,7 +37,6 @@ class RowMajor:
     """The layout of arrays, and of scratch memory."""
 
     lanes = 0
-    aligned = 1
 
     def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
         """The position of an element."""

@@ -6,6 +6,7 @@ other passes walk the whole graph. Which passes run, in what order, is in `__ini
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ PASSES: dict[str, type[Pass]] = {}
 """Every pass there is, by name."""
 
 
-class Pass:
+class Pass(ABC):
     """Base of all passes. A subclass is a frozen dataclass with a `name` and a `run`."""
 
     name: ClassVar[str] = ""
@@ -30,9 +31,9 @@ class Pass:
             raise PassError(f"pass {cls.name!r} is declared in {other} and in {cls.__module__}")
         PASSES[cls.name] = cls
 
+    @abstractmethod
     def run(self, g: Graph) -> Outcome:
         """Change the graph, in place."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         """The pass as pipeline text has it: options that are not the default in parentheses."""
