@@ -15,10 +15,13 @@ from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.load import LlvmProgram
 from cnnir.backends.llvm.plan import plan
 from cnnir.backends.llvm.target import CpuTarget
+from cnnir.errors import BackendError
 from cnnir.ir import Graph
 
 OPTIMISE = True
 """Passes run before this backend sees a graph."""
+
+PRECISIONS = ("default", "exact")
 
 
 def build(
@@ -26,16 +29,22 @@ def build(
     threads: int | None = None,
     features: str | None = None,
     cache: str | os.PathLike[str] | bool | None = None,
+    precision: str = "default",
 ) -> Program:
     """Native code for a graph of fixed shapes.
 
     threads: of a run; None takes every core this process may use. features: "avx512", "avx2",
     "sse2" or LLVM's names; None takes the host's, or CNNIR_CPU_FEATURES. cache: where compiled
     objects are kept; False for nowhere, None for the user's cache folder, or CNNIR_CACHE.
+    precision: "default" allows algorithms that round differently, within 1e-4 of the largest
+    result (Winograd convolution); "exact" adds only the products of each op's definition.
     """
+    if precision not in PRECISIONS:
+        raise BackendError(f"precision {precision!r}; there are {', '.join(PRECISIONS)}")
     started = time.perf_counter()
     target = CpuTarget.host(features)
-    schedule = plan(graph, target)
+    threads = threads or target.cores
+    schedule = plan(graph, target, threads, precision == "exact")
     described = Plan(target.name, [call.step for call in schedule.calls], notes=schedule.notes)
     described.seconds["plan"] = time.perf_counter() - started
-    return LlvmProgram(schedule, threads or target.cores, ObjectCache.default(cache), described)
+    return LlvmProgram(schedule, threads, ObjectCache.default(cache), described)

@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from cnnir.backends.llvm.kernels import conv_transpose, depthwise, direct_conv, matmul, pool
+from cnnir.backends.llvm.kernels import (
+    conv_transpose,
+    depthwise,
+    direct_conv,
+    matmul,
+    pool,
+    winograd,
+)
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.ir import Graph, Node, Value
 
@@ -107,8 +114,12 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     for kind, template, wanted in (
         ("direct_conv", direct_conv, direct),
         ("depthwise", depthwise, spec),
+        ("winograd", winograd, spec),
     ):
-        if reason := template.reject(wanted):
+        reason = template.reject(wanted)
+        if reason is None and template is winograd and target.exact:
+            reason = "it rounds differently, and precision is exact"
+        if reason:
             rejected.append(f"{kind}: {reason}")
             continue
         tiling = template.choose(wanted, target)

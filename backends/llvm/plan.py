@@ -24,9 +24,12 @@ PEAK_HZ = 3e9
 """Clock that predictions assume; only the ratios between predictions matter."""
 
 
-def plan(graph: Graph, target: CpuTarget) -> Schedule:
-    """Choose a kernel and layouts for every node of an optimised graph."""
-    planner = _Planner(graph, target)
+def plan(graph: Graph, target: CpuTarget, threads: int = 1, exact: bool = False) -> Schedule:
+    """Choose a kernel and layouts for every node of an optimised graph.
+
+    threads: what work is cut for; results do not depend on it. exact: see Target.
+    """
+    planner = _Planner(graph, target, threads, exact)
     for node in graph.order():
         if node.op is not None:
             planner.node(node)
@@ -35,7 +38,7 @@ def plan(graph: Graph, target: CpuTarget) -> Schedule:
 
 
 class _Planner:
-    def __init__(self, graph: Graph, target: CpuTarget) -> None:
+    def __init__(self, graph: Graph, target: CpuTarget, threads: int, exact: bool) -> None:
         self.graph, self.lanes = graph, target.lanes
         self.schedule = Schedule(graph, target)
         self.machine = Target(
@@ -43,6 +46,8 @@ class _Planner:
             l1=target.l1,
             l2=target.l2,
             peak=4.0 * target.lanes * PEAK_HZ,
+            threads=threads,
+            exact=exact,
         )
         self.plain, self.blocked = Plain(), Blocked(target.lanes)
         self.home = {v: Slot(v, self.plain) for v in graph.inputs}

@@ -28,6 +28,8 @@ class Target:
     l2: int = 1 << 20
     peak: float = 100e9  # f32 operations a second on one core, an FMA counting as two
     bandwidth: float = 10e9  # bytes a second from memory on one core
+    threads: int = 1  # of a run; must not decide how results are rounded
+    exact: bool = False  # whether only the products of the definition may be added
 
 
 @dataclass(frozen=True)

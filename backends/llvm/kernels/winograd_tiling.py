@@ -1,0 +1,208 @@
+"""How Winograd convolution cuts its work: an analytic model, as conv_tiling.py is for direct.
+
+Costs are in cycles; they need to rank the choices, and to compare with direct convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import product
+
+from cnnir.backends.llvm.kernels.microkernel import FMAS, tile_cycles, widest_tile
+from cnnir.backends.llvm.kernels.small_matrix import operations
+from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target, shares
+from cnnir.backends.llvm.kernels.winograd_transforms import Transforms, transforms
+
+ITEM_COST = 2500  # cycles to fetch a work item
+OPERATION, TOUCHED = 0.5, 0.25  # cycles of a vector operation, of a vector loaded or stored
+STREAM = 30  # bytes a cycle from beyond L2, mostly hidden behind arithmetic
+MEMORY = 14  # bytes a cycle from memory
+HIDDEN = 0.7  # part of the shorter of arithmetic and reading weights that the longer one hides
+WIDEST = 4  # output blocks in a tile of the multiplication, at most
+PRODUCTS = (4, 6, 8)  # products along an axis: F(2,3), F(4,3) and F(6,3), F(2,5), F(4,5) ...
+MOST_TILES = 64  # of a work item
+BEST = 3  # kinds of tile that are tried with all cuts
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the work is cut."""
+
+    tile: tuple[int, int]  # results of a Winograd tile: rows, columns
+    count: int  # Winograd tiles in a work item
+    chunk: int  # output blocks in a work item, a divisor of all
+    blocks: int  # output blocks in a register tile of the multiplication, at most
+    pixels: int  # Winograd tiles in it
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A ConvSpec as tiles, with what a tiling makes of them; lengths count floats."""
+
+    spec: ConvSpec
+    tiling: Tiling
+
+    @cached_property
+    def axes(self) -> tuple[Axis, Axis]:
+        _, height, width = self.spec.axes()
+        return height, width
+
+    @cached_property
+    def transforms(self) -> tuple[Transforms, Transforms]:
+        """Along the rows' axis and the columns'."""
+        height, width = self.axes
+        rows, columns = self.tiling.tile
+        return transforms(rows, height.taps), transforms(columns, width.taps)
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        (height, width), (rows, columns) = self.axes, self.tiling.tile
+        return -(-height.out // rows), -(-width.out // columns)
+
+    @cached_property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of products of a tile."""
+        (height, width), (rows, columns) = self.axes, self.tiling.tile
+        return rows + height.taps - 1, columns + width.taps - 1
+
+    @property
+    def products(self) -> int:
+        return self.sides[0] * self.sides[1]
+
+    @property
+    def tiles(self) -> int:
+        return self.spec.batch * self.grid[0] * self.grid[1]
+
+    @property
+    def parts(self) -> int:
+        """Work items that share the tiles."""
+        return -(-self.tiles // self.tiling.count)
+
+    @property
+    def chunks(self) -> int:
+        return self.spec.out_blocks // self.tiling.chunk
+
+    @property
+    def items(self) -> int:
+        return self.parts * self.chunks
+
+    @property
+    def input_plane(self) -> int:
+        """From one product to the next in the transformed input."""
+        return self._plane(self.spec.in_blocks)
+
+    @property
+    def result_plane(self) -> int:
+        """From one product to the next in the results to be transformed."""
+        return self._plane(self.tiling.chunk)
+
+    def _plane(self, blocks: int) -> int:
+        # An odd number of vectors: equal elements of the planes fall into different cache sets.
+        return (blocks * self.tiling.count | 1) * self.spec.lanes
+
+    @property
+    def scratch(self) -> int:
+        """Zeros for what lies outside of the input, transformed input, results."""
+        return self.spec.lanes + self.products * (self.input_plane + self.result_plane)
+
+    @property
+    def weights(self) -> int:
+        """Transformed weights of one chunk."""
+        return self.products * self.spec.channels * self.tiling.chunk * self.spec.lanes
+
+
+def choose(spec: ConvSpec, target: Target) -> Tiling:
+    """The kind of tile that is best on one core, cut to suit the threads.
+
+    The kind decides how results are rounded, so it must not depend on the number of threads.
+    """
+    tile = _best(spec, replace(target, threads=1)).tile
+    cuts = _cuts(spec, tile, target)
+    return min(cuts, key=lambda t: (_run_cycles(spec, t, target), t.count, t.chunk))
+
+
+def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
+    """Seconds on one core, where the work is cut to suit it."""
+    alone = replace(target, threads=1)
+    return _run_cycles(spec, _best(spec, alone), alone) * (2 * FMAS * spec.lanes) / target.peak
+
+
+def results(taps: int) -> list[int]:
+    """Results of a tile along an axis of so many taps, that there are transforms for."""
+    return [1] if taps == 1 else [n - taps + 1 for n in PRODUCTS if n - taps + 1 > 1]
+
+
+def _tiles(spec: ConvSpec) -> Iterator[tuple[int, int]]:
+    _, height, width = spec.axes()
+    yield from product(results(height.taps), results(width.taps))
+
+
+@lru_cache(maxsize=256)
+def _best(spec: ConvSpec, target: Target) -> Tiling:
+    kinds = sorted(_tiles(spec), key=lambda tile: _kind_cycles(spec, tile, target))
+    cuts = (cut for tile in kinds[:BEST] for cut in _cuts(spec, tile, target))
+    return min(cuts, key=lambda t: (_run_cycles(spec, t, target), t.count, t.chunk))
+
+
+def _kind_cycles(spec: ConvSpec, tile: tuple[int, int], target: Target) -> float:
+    """A first guess of what a kind of tile costs, with a usual cut."""
+    tiles = Geometry(spec, Tiling(tile, 1, 1, 1, 1)).tiles
+    count = min(tiles, 28)
+    tiling = Tiling(tile, count, spec.out_blocks, 2, min(count, 14))
+    return _item_cycles(spec, tiling, target) * tiles / count
+
+
+def _cuts(spec: ConvSpec, tile: tuple[int, int], target: Target) -> Iterator[Tiling]:
+    tiles = Geometry(spec, Tiling(tile, 1, 1, 1, 1)).tiles
+    fewest = -(-tiles // MOST_TILES)
+    counts = sorted({-(-tiles // parts) for parts in range(fewest, min(tiles, 8 * fewest) + 1)})
+    chunks = [c for c in range(1, spec.out_blocks + 1) if spec.out_blocks % c == 0]
+    for count in counts:
+        for chunk in chunks:
+            for blocks in range(1, min(WIDEST, chunk) + 1):
+                widest = min(count, widest_tile(target.registers, blocks))
+                pixels = -(-count // -(-count // widest))
+                yield Tiling(tile, count, chunk, blocks, pixels)
+
+
+def _run_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
+    """Core time until the last thread is done."""
+    items = Geometry(spec, tiling).items
+    turns = -(-items // target.threads) * target.threads
+    return turns * _item_cycles(spec, tiling, target)
+
+
+@lru_cache(maxsize=4096)
+def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
+    geometry = Geometry(spec, tiling)
+    into, out = _transform_cycles(tiling.tile, geometry.axes[0].taps, geometry.axes[1].taps)
+    multiply = 0.0
+    for blocks in shares(tiling.chunk, tiling.blocks):
+        turns = -(-tiling.count // tiling.pixels)
+        multiply += turns * tile_cycles(blocks, tiling.pixels, spec.channels)
+    multiply *= geometry.products
+    scratch, weights = 4 * geometry.scratch, 4 * geometry.weights
+    moved = 2 * scratch if scratch > target.l2 * 3 // 4 else 0
+    moved += weights if weights * geometry.chunks + scratch > target.l2 else 0
+    first = weights / geometry.parts / MEMORY  # an item's share of reading them from memory
+    return (
+        ITEM_COST
+        + tiling.count * (spec.in_blocks * into + tiling.chunk * out)
+        + max(multiply, first)
+        + (1 - HIDDEN) * min(multiply, first)
+        + moved / STREAM
+    )
+
+
+@lru_cache(maxsize=64)
+def _transform_cycles(tile: tuple[int, int], *taps: int) -> tuple[float, float]:
+    """Cycles to transform the input of a tile, and its results, for one block of channels."""
+    rows, columns = (transforms(m, r) for m, r in zip(tile, taps, strict=True))
+    height, width = len(rows.inputs), len(columns.inputs)
+    into = width * operations(rows.inputs) + height * operations(columns.inputs)
+    out = width * operations(rows.results) + tile[0] * operations(columns.results)
+    read, written = height * width, tile[0] * tile[1]
+    return OPERATION * into + 2 * TOUCHED * read, OPERATION * out + TOUCHED * (read + written)
