@@ -55,7 +55,7 @@ def conv_error(template, spec, tiling=None, weights_shape=None, reference=conv_r
         bias, buffer = padded_bias(rng, spec.filters, spec.lanes)
         operands.append(buffer)
     code = template.emit(ir.Module(), "kernel", spec, tiling)
-    y = Guarded((spec.batch, spec.out_blocks, *spec.out_sizes, spec.lanes))
+    y = Guarded((spec.out_blocks, spec.batch, *spec.out_sizes, spec.lanes))
     run_kernel(code, operands, y)
     wanted = reference(x, w, bias, spec)
     error = abs(from_blocked(y.array, spec.filters) - wanted).max()
@@ -233,7 +233,7 @@ def check_pool(spec, special=False):
         x[..., 1::5] = -np.inf
     data = to_blocked(x, spec.lanes)
     code = pool.emit(ir.Module(), "kernel", spec, pool.choose(spec, TARGETS[spec.lanes]))
-    y = Guarded((spec.batch, spec.blocks, *spec.out_sizes, spec.lanes))
+    y = Guarded((spec.blocks, spec.batch, *spec.out_sizes, spec.lanes))
     run_kernel(code, [Guarded(data.shape, data)], y)
     got = from_blocked(y.array, spec.channels)
     np.testing.assert_allclose(got, pool_reference(x, spec), 1e-5, 1e-6, err_msg=str(spec))
@@ -306,8 +306,8 @@ def test_an_epilogue_sees_the_place_of_its_vector(template, kernel, padding):
 
     def by_coordinates(b: Builder, value: ir.Value, place: Place) -> ir.Value:
         seen.append(place.count)
-        n, block, i, j = place.coordinates()
-        offset = b.mul(b.flatten([n, block, i, j], [2, 3, 9, 15]), 8)
+        block, n, i, j = place.coordinates()
+        offset = b.mul(b.flatten([block, n, i, j], [3, 2, 9, 15]), 8)
         return b.ir.fadd(value, b.vload(b.pointers[2], offset))
 
     packed = template.pack(w, spec, tiling)
@@ -317,7 +317,7 @@ def test_an_epilogue_sees_the_place_of_its_vector(template, kernel, padding):
     for epilogue in (residual, by_coordinates):
         code = template.emit(ir.Module(), "kernel", spec, tiling, epilogue, operands=1)
         assert code.operands == 2
-        y = Guarded((2, 3, 9, 15, 8))
+        y = Guarded((3, 2, 9, 15, 8))
         run_kernel(code, operands, y)
         np.testing.assert_allclose(from_blocked(y.array, 24), wanted, 1e-4, 1e-4)
     assert set(seen) == {8}
