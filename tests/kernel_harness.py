@@ -93,18 +93,18 @@ def run_kernel(code, operands: list[Guarded], result: Guarded, opt: int = 3) -> 
 
 
 def to_blocked(x: np.ndarray, lanes: int) -> np.ndarray:
-    """[N,C,*s] as [N,blocks,*s,V], pad lanes NaN."""
+    """[N,C,*s] as [blocks,N,*s,V], pad lanes NaN."""
     n, c, *sizes = x.shape
     blocks = -(-c // lanes)
     padded = np.full((n, blocks * lanes, *sizes), np.nan, np.float32)
     padded[:, :c] = x
     split = padded.reshape(n, blocks, lanes, *sizes)
-    return np.moveaxis(split, 2, -1).copy()
+    return np.moveaxis(split, (1, 2), (0, -1)).copy()
 
 
 def from_blocked(y: np.ndarray, channels: int) -> np.ndarray:
-    joined = np.moveaxis(y, -1, 2)
-    return joined.reshape(y.shape[0], -1, *y.shape[2:-1])[:, :channels]
+    joined = np.moveaxis(y, (0, -1), (1, 2))
+    return joined.reshape(y.shape[1], -1, *y.shape[2:-1])[:, :channels]
 
 
 def padded_bias(rng, count, lanes):
@@ -130,7 +130,7 @@ def conv_error(template, spec, tiling=None, weights_shape=None, reference=conv_r
         bias, buffer = padded_bias(rng, spec.filters, spec.lanes)
         operands.append(buffer)
     code = template.emit(ir.Module(), "kernel", spec, tiling)
-    y = Guarded((spec.batch, spec.out_blocks, *spec.out_sizes, spec.lanes))
+    y = Guarded((spec.out_blocks, spec.batch, *spec.out_sizes, spec.lanes))
     run_kernel(code, operands, y)
     wanted = reference(x, w, bias, spec)
     error = abs(from_blocked(y.array, spec.filters) - wanted).max()

@@ -204,7 +204,7 @@ def check_pool(spec, special=False):
         x[..., 1::5] = -np.inf
     data = to_blocked(x, spec.lanes)
     code = pool.emit(ir.Module(), "kernel", spec, pool.choose(spec, TARGETS[spec.lanes]))
-    y = Guarded((spec.batch, spec.blocks, *spec.out_sizes, spec.lanes))
+    y = Guarded((spec.blocks, spec.batch, *spec.out_sizes, spec.lanes))
     run_kernel(code, [Guarded(data.shape, data)], y)
     got = from_blocked(y.array, spec.channels)
     np.testing.assert_allclose(got, pool_reference(x, spec), 1e-5, 1e-6, err_msg=str(spec))
@@ -280,8 +280,8 @@ def test_an_epilogue_sees_the_place_of_its_vector(template, size):
 
     def by_coordinates(b: Builder, value: ir.Value, place: Place) -> ir.Value:
         seen.append(place.count)
-        n, block, i, j = place.coordinates()
-        offset = b.mul(b.flatten([n, block, i, j], [2, 3, 9, 15]), 8)
+        block, n, i, j = place.coordinates()
+        offset = b.mul(b.flatten([block, n, i, j], [3, 2, 9, 15]), 8)
         return b.ir.fadd(value, b.vload(b.pointers[2], offset))
 
     packed = template.pack(w, spec, tiling)
@@ -291,7 +291,7 @@ def test_an_epilogue_sees_the_place_of_its_vector(template, size):
     for epilogue in (residual, by_coordinates):
         code = template.emit(ir.Module(), "kernel", spec, tiling, epilogue, operands=1)
         assert code.operands == 2
-        y = Guarded((2, 3, 9, 15, 8))
+        y = Guarded((3, 2, 9, 15, 8))
         run_kernel(code, operands, y)
         assert abs(from_blocked(y.array, 24) - wanted).max() < TOLERANCE * abs(wanted).max()
     assert set(seen) == {8}

@@ -22,26 +22,73 @@ graph @g(%x: f32[1,16,5,7]) {
 }"""
 """A value twice in a concat, as operand and output, viewed, returned twice; an input returned."""
 
+SLICES = """\
+graph @g(%x: f32[1,20,5,7]) {
+  param @w : f32[72,20,3,3]
+  param @v : f32[16,32,1,1]
+  %a = conv(%x, @w) {padding=(1, 1, 1, 1)} : f32[1,72,5,7]
+  %b = relu(%a) : f32[1,72,5,7]
+  %c = slice(%b) {starts=(0, 16, 0, 0), sizes=(1, 56, 5, 7), steps=(1, 1, 1, 1)} : f32[1,56,5,7]
+  %d = slice(%c) {starts=(0, 0, 0, 0), sizes=(1, 32, 5, 7), steps=(1, 1, 1, 1)} : f32[1,32,5,7]
+  %e = conv(%d, @v) : f32[1,16,5,7]
+  %f = concat(%d, %e, %c) {axis=1} : f32[1,104,5,7]
+  %h = slice(%b) {starts=(0, 8, 0, 0), sizes=(1, 24, 5, 7), steps=(1, 1, 1, 1)} : f32[1,24,5,7]
+  %i = tanh(%h) : f32[1,24,5,7]
+  %j = slice(%b) {starts=(0, 71, 0, 0), sizes=(1, 16, 5, 7), steps=(1, -1, 1, 1)} : f32[1,16,5,7]
+  %k = slice(%b) {starts=(0, 64, 0, 1), sizes=(1, 8, 5, 6), steps=(1, 1, 1, 1)} : f32[1,8,5,6]
+  %m = reduce_mean(%b) {axes=(2, 3)} : f32[1,72,1,1]
+  %n = slice(%m) {starts=(0, 48, 0, 0), sizes=(1, 16, 1, 1), steps=(1, 1, 1, 1)} : f32[1,16,1,1]
+  %o = reshape(%n) {shape=(1, 16)} : f32[1,16]
+  %r = reshape(%m) {shape=(1, 72)} : f32[1,72]
+  return %f, %i, %j, %k, %o, %r, %c, %n as ['f', 'i', 'j', 'k', 'o', 'r', 'c', 'n']
+}"""
+"""Slices of whole blocks and others: of a slice, in a concat, viewed, returned."""
+
+POOLED = """\
+graph @g(%x: f32[1,16,5,7]) {
+  %a = max_pool(%x) {kernel=(5, 7)} : f32[1,16,1,1]
+  %b = avg_pool(%x) {kernel=(5, 7)} : f32[1,16,1,1]
+  param @w : f32[16,16,1,1]
+  %c = conv(%a, @w) : f32[1,16,1,1]
+  %d = conv(%b, @w) : f32[1,16,1,1]
+  %e = concat(%c, %d) {axis=1} : f32[1,32,1,1]
+  %y = reshape(%e) {shape=(1, 32)} : f32[1,32]
+  return %y
+}"""
+"""A concat whose bytes are an output's."""
+
 RESIDUAL = """\
-graph @g(%x: f32[2,20,5,7], %z: f32[2,20,5,7], %s: f32[20,5,7]) {
+graph @g(%x: f32[1,20,5,7], %z: f32[1,20,5,7], %s: f32[20,5,7]) {
   param @w : f32[20,20,3,3]
-  %a = conv(%x, @w) {padding=(1, 1, 1, 1)} : f32[2,20,5,7]
-  %b = add(%a, %z) : f32[2,20,5,7]
-  %y = mul(%b, %s) : f32[2,20,5,7]
+  %a = conv(%x, @w) {padding=(1, 1, 1, 1)} : f32[1,20,5,7]
+  %b = add(%a, %z) : f32[1,20,5,7]
+  %y = mul(%b, %s) : f32[1,20,5,7]
   return %y
 }"""
 """Row-major operands in an epilogue whose last block has lanes that are no channels."""
 
 
+TEXTS = {"concats": CONCATS, "slices": SLICES, "pooled": POOLED, "residual": RESIDUAL}
+
+
+def of_images(text: str, count: int) -> str:
+    """The text of a graph on one image, for `count` of them."""
+    text = text.replace("f32[1,", f"f32[{count},").replace("shape=(1,", f"shape=({count},")
+    return text.replace("sizes=(1,", f"sizes=({count},")
+
+
 @pytest.mark.parametrize("features", ["", "avx2", "sse2"])
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("text", [CONCATS, RESIDUAL], ids=["concats", "residual"])
-def test_programs_agree_with_the_evaluator(text: str, threads: int, features: str) -> None:
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_programs_agree_with_the_evaluator(
+    text: str, images: int, threads: int, features: str
+) -> None:
     try:
         CpuTarget.host(features)
     except cnnir.BackendError as error:
         pytest.skip(str(error))
-    graph = cnnir.parse(text, seed=5)
+    graph = cnnir.parse(of_images(text, images), seed=5)
     rng = np.random.default_rng(6)
     feeds = {v.name: rng.standard_normal(v.type.shape).astype(np.float32) for v in graph.inputs}
     exe = cnnir.compile(graph, threads=threads, features=features)
@@ -50,18 +97,31 @@ def test_programs_agree_with_the_evaluator(text: str, threads: int, features: st
         assert np.abs(y - want).max() <= 1e-5 * np.abs(want).max()
 
 
-def test_whole_blocks_are_concatenated_in_place() -> None:
-    graph = cnnir.parse(
+@pytest.mark.parametrize("images", [1, 3])
+def test_whole_blocks_are_concatenated_in_place(images: int) -> None:
+    text = (
         "graph @fire(%x: f32[1,16,5,7]) {\n  param @w : f32[32,16,1,1]\n"
         "  param @v : f32[16,16,1,1]\n  %a = conv(%x, @w) : f32[1,32,5,7]\n"
         "  %b = conv(%x, @v) : f32[1,16,5,7]\n  %c = concat(%a, %b) {axis=1} : f32[1,48,5,7]\n"
         "  %y = reduce_mean(%c) {axes=(2, 3)} : f32[1,48,1,1]\n  return %y\n}"
     )
+    graph = cnnir.parse(of_images(text, images))
     plan = cnnir.compile(graph, features="sse2" if CpuTarget.host().x86 else None).plan
     assert not any(step.op == "concat" for step in plan.steps)
     at = {b.name: b for b in plan.buffers if b.space == "arena"}
     assert at["a"].offset == at["c"].offset
     assert at["b"].offset == at["a"].offset + at["a"].nbytes
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_slice_of_whole_blocks_is_no_step(images: int) -> None:
+    graph = cnnir.parse(of_images(SLICES, images))
+    plan = cnnir.compile(graph, features="sse2" if CpuTarget.host().x86 else None).plan
+    assert [step.result.shape[1] for step in plan.steps if step.op == "slice"] == [16, 8]
+    places = {(b.name, b.offset, b.nbytes) for b in plan.buffers if b.space == "arena"}
+    start, block = next((b.offset, b.nbytes // 18) for b in plan.buffers if b.name == "b")
+    for name, first, blocks in (("c", 4, 14), ("d", 4, 8), ("h", 2, 6)):
+        assert (name, start + first * block, blocks * block) in places
 
 
 def test_a_kernel_that_is_not_tuned_is_told() -> None:

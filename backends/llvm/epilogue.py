@@ -108,7 +108,7 @@ def _index(
         block = Var("block", -(-channels // layout.lanes))
         position: list[Expr] = [Var(f"i{k}", size) for k, size in enumerate(sizes)]
         image = Var("n", n)
-        return [image, block, *position], (image, layout.lanes * block + lane, *position)
+        return [block, image, *position], (image, layout.lanes * block + lane, *position)
     rows = 1
     for size in shape[:-1]:
         rows *= size

@@ -46,20 +46,24 @@ class Padded(Plain):
 
 @dataclass(frozen=True)
 class Blocked:
-    """Axis 1 in blocks of V lanes: [N, ceil(C/V), *spatial, V]; rank 2 at least."""
+    """Axis 1 in blocks of V lanes, outermost: [ceil(C/V), N, *spatial, V]; rank 2 at least.
+
+    Some whole blocks are one range of bytes for any number of images, so channels are joined and
+    cut without copying; and the pixels of all images of a block follow one another.
+    """
 
     lanes: int
 
     def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
         """The position of an element."""
-        flat = index[0] * self._blocks(shape) + index[1] // self.lanes
+        flat = index[1] // self.lanes * shape[0] + index[0]
         for i, extent in zip(index[2:], shape[2:], strict=True):
             flat = flat * extent + i
         return flat * self.lanes + index[1] % self.lanes
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Elements of storage."""
-        return shape[0] * self._blocks(shape) * prod(shape[2:]) * self.lanes
+        return self._blocks(shape) * shape[0] * prod(shape[2:]) * self.lanes
 
     def pack(self, array: np.ndarray) -> np.ndarray:
         """The storage of an array, as one axis; zeros in pad lanes."""
@@ -67,14 +71,15 @@ class Blocked:
         blocks = self._blocks(array.shape)
         padded = np.zeros((n, blocks * self.lanes, *sizes), array.dtype)
         padded[:, :channels] = array
-        return np.moveaxis(padded.reshape(n, blocks, self.lanes, *sizes), 2, -1).reshape(-1)
+        split = padded.reshape(n, blocks, self.lanes, *sizes)
+        return np.moveaxis(split, (1, 2), (0, -1)).reshape(-1)
 
     def unpack(self, storage: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The array that a storage holds."""
         n, channels, *sizes = shape
         blocks = self._blocks(shape)
-        split = storage[: self.size(shape)].reshape(n, blocks, *sizes, self.lanes)
-        joined = np.moveaxis(split, -1, 2).reshape(n, blocks * self.lanes, *sizes)
+        split = storage[: self.size(shape)].reshape(blocks, n, *sizes, self.lanes)
+        joined = np.moveaxis(split, (0, -1), (1, 2)).reshape(n, blocks * self.lanes, *sizes)
         return np.ascontiguousarray(joined[:, :channels])
 
     def _blocks(self, shape: tuple[int, ...]) -> int:

@@ -29,6 +29,9 @@ from cnnir.ir import Graph, Node, Value
 FIRST_LAYER_CHANNELS = 4
 """Up to so many input channels are read row-major: a block of them would be mostly padding."""
 
+WINOGRAD_FLOPS = 4e6
+"""Of a convolution from which on Winograd is considered: its code takes longer to make."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -117,8 +120,8 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         ("winograd", winograd, spec),
     ):
         reason = template.reject(wanted)
-        if reason is None and template is winograd and target.exact:
-            reason = "it rounds differently, and precision is exact"
+        if template is winograd:
+            reason = reason or _against_winograd(spec, target)
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue
@@ -127,6 +130,15 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         how = "plain" if wanted.plain else "blocked"
         found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
     return found, rejected
+
+
+def _against_winograd(spec: direct_conv.ConvSpec, target: Target) -> str | None:
+    """Why a convolution that Winograd could serve should not be."""
+    if target.exact:
+        return "it rounds differently, and precision is exact"
+    if spec.flops < WINOGRAD_FLOPS:
+        return f"{spec.flops / 1e6:.1f} MFLOP, too few to gain from"
+    return None
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:

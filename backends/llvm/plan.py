@@ -56,7 +56,7 @@ class _Planner:
 
     def node(self, node: Node) -> None:
         """Plan one node."""
-        if self._view(node) or self._concat(node):
+        if self._view(node) or self._slice(node) or self._concat(node):
             return
         work = self._work(node)
         first = next((v for v in work.operands if v in self.home), None)
@@ -84,15 +84,31 @@ class _Planner:
         return True
 
     def _is_plain_too(self, slot: Slot) -> bool:
-        """Whole blocks of single pixels lie as row-major does."""
-        _, channels, *sizes = slot.value.type.shape
-        return channels % self.lanes == 0 and all(size == 1 for size in sizes)
+        """Whole blocks of single pixels lie as row-major does: of one image, or a single block."""
+        images, channels, *sizes = slot.value.type.shape
+        whole = channels % self.lanes == 0 and all(size == 1 for size in sizes)
+        return whole and (images == 1 or channels == self.lanes)
+
+    def _slice(self, node: Node) -> bool:
+        """Whole blocks of channels of all images follow each other: another name for a part."""
+        operand = node.operands[0] if node.name == "slice" else None
+        slot = self.home.get(operand) if operand is not None else None
+        if slot is None or slot.layout != self.blocked:
+            return False
+        first = whole_blocks(node, self.lanes)
+        if first is None:
+            return False
+        images, _, *sizes = slot.value.type.shape
+        block = Blocked(self.lanes).size((images, self.lanes, *sizes))
+        result = Slot(node.results[0], self.blocked)
+        offset = first * block * slot.value.type.numpy.itemsize
+        self.schedule.aliases[result] = (slot, offset)
+        self.home[result.value] = result
+        return True
 
     def _concat(self, node: Node) -> bool:
-        """Blocks of channels of one image that follow each other: producers write in place."""
-        if node.name != "concat" or node.attrs["axis"] != 1:
-            return False
-        if node.results[0].type.shape[0] != 1 or not self._blocks_result(node):
+        """Whole blocks of channels that follow each other: producers write in place."""
+        if node.name != "concat" or node.attrs["axis"] != 1 or not self._blocks_result(node):
             return False
         result = Slot(node.results[0], self.blocked)
         self.home[result.value] = result
@@ -240,12 +256,14 @@ class _Planner:
 
     def outputs(self) -> None:
         """Every output row-major, in an array of its own."""
-        taken: set[Slot] = set()
+        aliases = self.schedule.aliases
+        # an array of the caller is addressed as a whole, so nothing may have a name for its part
+        taken = {outer for inner, (outer, _) in aliases.items() if inner.nbytes != outer.nbytes}
         for value in self.graph.outputs:
             slot = self._in_layout(value, self.plain)
             root = slot
-            while root in self.schedule.aliases:
-                root, _ = self.schedule.aliases[root]
+            while root in aliases:
+                root, _ = aliases[root]
             if root in taken or root.value.node.kind != "op" or root.nbytes != slot.nbytes:
                 slot = root = self._copied(value, self.plain, value.node.sources)
             taken.add(root)
@@ -291,6 +309,17 @@ def described(node: Node) -> str:
     if isinstance(body, Graph):
         return " + ".join(n.name for n in body.order() if n.op is not None)
     return node.name
+
+
+def whole_blocks(node: Node, lanes: int) -> int | None:
+    """The first block of channels of a slice that takes whole blocks of all images, else None."""
+    shape = _shape(node, 0)
+    if len(shape) < 2 or any(step != 1 for step in node.attrs["steps"]):
+        return None
+    start, size = node.attrs["starts"][1], node.attrs["sizes"][1]
+    others = all(node.attrs["sizes"][k] == shape[k] for k in range(len(shape)) if k != 1)
+    whole = start % lanes == 0 and (size % lanes == 0 or start + size == shape[1])
+    return start // lanes if others and whole and size else None
 
 
 def keeps_lanes(node: Node, lanes: int) -> bool:

@@ -149,20 +149,20 @@ class _Lowering:
     # `_pads_are_safe` looks at the steps of the first region, so that has to be the only one
 
     def _choose_blocked(self, result: Buffer) -> list[Expr]:
-        """Loops n, block, positions; lanes are the channels of a block."""
+        """Loops over blocks, images, positions; lanes are the channels of a block."""
         n, channels, *sizes = result.type.shape
         width = result.layout.lanes
         blocks = -(-channels // width)
 
         def loops(merge: bool) -> list[Expr]:
             inner = [math.prod(sizes)] if merge else sizes
-            self.axes = [whole("n", n), Axis("cb", blocks, [(0, blocks, width)])]
+            self.axes = [Axis("cb", blocks, [(0, blocks, width)]), whole("n", n)]
             self.axes += [whole(f"i{k}", e) for k, e in enumerate(inner)]
-            self.vector = 1
+            self.vector = 0
 
             def index(steps: list[Expr], lane: Expr | None) -> list[Expr]:
                 position = unflatten(steps[2], sizes) if merge else steps[2:]
-                return [steps[0], width * steps[1] + _lane(lane), *position]
+                return [steps[1], width * steps[0] + _lane(lane), *position]
 
             self.index = index
             return self._probe()
@@ -173,7 +173,7 @@ class _Lowering:
         if channels % width and not self._pads_are_safe(values):
             full = channels // width
             cut = [(0, full, width), (full, blocks, channels % width)]
-            self.axes[1].regions = [region for region in cut if region[0] < region[1]]
+            self.axes[0].regions = [region for region in cut if region[0] < region[1]]
             values = self._probe()
         self._find_inside()
         return values

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import llvmlite.ir as ir
 
 from cnnir.backends.llvm.builder import Builder, Index
-from cnnir.backends.llvm.kernels.spec import Axis
+from cnnir.backends.llvm.kernels.spec import Axis, Strides
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,12 @@ class Band:
     height: Axis
     width: Axis
     rows: int
-    pixel: int  # floats in a pixel: V when blocked, 1 when plain
+    source: Strides  # of the input; a pixel is V floats when blocked, 1 when plain
     lanes: int
+
+    @property
+    def pixel(self) -> int:
+        return self.source.pixel
 
     @property
     def columns(self) -> int:
@@ -57,7 +61,8 @@ def copy_band(b: Builder, band: Band, x: ir.Value, first_slice: Index, first_row
         offset = b.add(b.mul(p.index, plane), b.mul(s.index, depth), b.mul(r.index, row))
         target = b.at(b.scratch, offset)
         known = b.both(b.inside(z, band.depth.size), b.inside(i, height))
-        source = b.mul(b.flatten([p.index, z, i], [0, band.depth.size, height]), width * band.pixel)
+        source = b.mul(b.add(b.mul(z, height), i), width * band.pixel)
+        source = b.add(b.mul(p.index, band.source.plane), source)
         with b.either(known) as (yes, no):
             with yes:
                 _copy_row(b, band, target, b.at(x, source))

@@ -49,15 +49,23 @@ class Geometry:
 
     @cached_property
     def flat(self) -> bool:
-        """A 1x1 convolution reads pixels where they lie: they may as well be one column."""
+        """A 1x1 convolution reads pixels where they lie: they may as well be one column.
+
+        In blocks of channels the pixels of all images are; see `images`.
+        """
         axes = self.spec.axes()
         return not self.spec.padded and all(a.taps == 1 and a.stride == 1 for a in axes)
+
+    @property
+    def images(self) -> int:
+        """How many images there are to walk, beside those that lie in the one column."""
+        return 1 if self.flat and not self.spec.plain else self.spec.batch
 
     @cached_property
     def axes(self) -> tuple[Axis, Axis, Axis]:
         depth, height, width = self.spec.axes()
         if self.flat:
-            size = prod(self.spec.sizes)
+            size = prod(self.spec.sizes) * self.spec.batch // self.images
             return ONE, Axis(size, size, 1, 1, 1, 0), ONE
         if len(self.spec.sizes) == 1:
             return ONE, width, ONE  # rows of one pixel, so that bands cut the only axis
@@ -133,7 +141,7 @@ class Geometry:
 
     @property
     def items(self) -> int:
-        return self.spec.batch * self.axes[0].out * self.bands * self.spec.groups * self.chunks
+        return self.images * self.axes[0].out * self.bands * self.spec.groups * self.chunks
 
     @property
     def band(self) -> Band:
@@ -142,8 +150,7 @@ class Geometry:
         spec = self.spec
         rows = min(self.tiling.band * self.tiling.rows, height.out)
         planes = self.channels if spec.plain else -(-self.channels // spec.lanes)
-        pixel = 1 if spec.plain else spec.lanes
-        return Band(planes, depth, height, width, height.span(rows), pixel, spec.lanes)
+        return Band(planes, depth, height, width, height.span(rows), spec.x_strides, spec.lanes)
 
 
 def choose(spec: ConvSpec, target: Target) -> Tiling:

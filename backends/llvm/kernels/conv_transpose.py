@@ -16,7 +16,14 @@ import numpy as np
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import direct_conv
 from cnnir.backends.llvm.kernels.conv_tiling import Geometry, Tiling
-from cnnir.backends.llvm.kernels.spec import ConvSpec, Epilogue, KernelCode, Place, Target
+from cnnir.backends.llvm.kernels.spec import (
+    ConvSpec,
+    Epilogue,
+    KernelCode,
+    Place,
+    Strides,
+    Target,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,10 @@ class ConvTransposeSpec:
     @property
     def out_blocks(self) -> int:
         return -(-self.filters // self.lanes)
+
+    @property
+    def y_strides(self) -> Strides:
+        return Strides.blocked(self.batch, self.out_sizes, self.lanes)
 
     @property
     def taps(self) -> int:
@@ -140,14 +151,15 @@ class _Scatter(direct_conv.ConvEmitter):
     ) -> None:
         """The pixels of a tile are neighbours in x, and `kernel` apart in y."""
         b, spec = self.b, self.transposed
+        strides = spec.y_strides
         tap = b.unflatten(b.div(block, spec.out_blocks), spec.kernel)
         target = b.rem(block, spec.out_blocks)
         for p, value in enumerate(tile):
-            pixel = b.unflatten(b.add(row, p), spec.sizes)
+            image, *pixel = self.position(b.add(row, p), column)
             at = [b.add(b.mul(i, k), t) for i, k, t in zip(pixel, spec.kernel, tap, strict=True)]
-            index = (self.image, target, *at)
-            extents = [spec.batch, spec.out_blocks, *spec.out_sizes]
-            offset = b.mul(b.flatten(index, extents), b.lanes)
+            offset = b.add(b.mul(target, strides.plane), b.mul(image, strides.image))
+            offset = b.add(offset, b.mul(b.flatten(at, spec.out_sizes), strides.pixel))
             if self.epilogue is not None:
-                value = self.epilogue(b, value, Place(offset, partial(tuple, index), b.lanes))
+                where = partial(tuple, (target, image, *at))
+                value = self.epilogue(b, value, Place(offset, where, b.lanes))
             b.vstore(value, self.y, offset)

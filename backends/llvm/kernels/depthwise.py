@@ -114,7 +114,6 @@ def _windows(spec: ConvSpec, tiling: Tiling) -> Windows:
     depth, height, width = spec.axes()
     return Windows(
         spec.batch,
-        spec.in_blocks,
         spec.out_blocks,
         (depth, height, width),
         len(spec.sizes),

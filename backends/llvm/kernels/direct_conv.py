@@ -1,10 +1,10 @@
 """Direct convolution onto Blocked(V): 1-D to 3-D, any stride, dilation, padding, size and groups.
 
-A work item is (image, band of output rows, chunk of output channel blocks). Inside it, tiles of
+A work item is (chunk of output channel blocks, image, band of output rows). Inside it, tiles of
 blocks x rows x columns go through the micro-kernel, weights outermost. At the edges of padded input
 taps that lie outside are left out by code of their own; where that would be too much code, the item
 first copies its band of input with the zeros in place into scratch. An unpadded 1x1 convolution is
-one column of pixels.
+one column of pixels, those of all images where the input is in blocks.
 
 Groups are served when each has whole blocks of channels; smaller ones are in depthwise.py. Which
 layout the operands get is decided by the plan, not here.
@@ -110,7 +110,7 @@ class ConvEmitter:
 
     def run(self) -> None:
         b, g, spec, tiling = self.b, self.g, self.spec, self.tiling
-        extents = [spec.groups, g.chunks, spec.batch, g.axes[0].out, g.bands]
+        extents = [spec.groups, g.chunks, g.images, g.axes[0].out, g.bands]
         group, chunk, self.image, self.slice, band = b.unflatten(b.item, extents)
         first = b.mul(band, tiling.band)
         last = b.min(b.add(first, tiling.band), g.rows.parts)
@@ -128,19 +128,18 @@ class ConvEmitter:
     def locate(self, group: Index, row: Index) -> None:
         """Where the input of this item starts, and its strides; copies it first where needed."""
         b, g, spec = self.b, self.g, self.spec
-        band, pixel = g.band, g.band.pixel
+        band, source = g.band, spec.x_strides
         depth, height, width = g.axes
-        sizes = (depth.size * height.size * width.size, height.size * width.size, width.size, 1)
-        planes = spec.channels if spec.plain else spec.in_blocks
-        plane = b.add(b.mul(self.image, planes), b.mul(group, band.planes))
-        x = b.at(self.x, b.mul(plane, sizes[0] * pixel))
+        plane = b.mul(group, band.planes * source.plane)
+        x = b.at(self.x, b.add(plane, b.mul(self.image, source.image)))
         if self.tiling.copy:
             first = (b.mul(self.slice, depth.stride), b.mul(row, height.stride))
             copy_band(b, band, x, *first)
             self.base, self.strides = b.scratch, band.strides
             self.first_slice, self.first_row = self.slice, row
         else:
-            self.base, self.strides = x, tuple(size * pixel for size in sizes)
+            pixels = (height.size * width.size, width.size, 1)
+            self.base, self.strides = x, (source.plane, *(n * source.pixel for n in pixels))
             self.first_slice = self.first_row = 0
 
     def tile(
@@ -191,10 +190,10 @@ class ConvEmitter:
     def store(
         self, block: Index, row: Index, height: int, column: Index, width: int, tile: list
     ) -> None:
-        b, g = self.b, self.g
-        sizes = [self.spec.batch, self.spec.out_blocks, g.axes[0].out, g.axes[1].out, g.axes[2].out]
-        index = [self.image, block, self.slice, row, column]
-        base = b.mul(b.flatten(index, sizes), b.lanes)
+        b, g, target = self.b, self.g, self.spec.y_strides
+        pixel = b.flatten([self.slice, row, column], [axis.out for axis in g.axes])
+        base = b.add(b.mul(block, target.plane), b.mul(self.image, target.image))
+        base = b.add(base, b.mul(pixel, target.pixel))
         y = b.at(self.y, base)
         for p, value in enumerate(tile):
             i, j = divmod(p, width)
@@ -205,11 +204,17 @@ class ConvEmitter:
             b.vstore(value, y, near)
 
     def coordinates(self, block: Index, row: Index, column: Index) -> Callable:
-        b, g, out = self.b, self.g, self.spec.out_sizes
-        if g.flat:
-            return lambda: (self.image, block, *b.unflatten(row, out))
-        spatial = {1: [row], 2: [row, column], 3: [self.slice, row, column]}[len(out)]
-        return lambda: (self.image, block, *spatial)
+        return lambda: (block, *self.position(row, column))
+
+    def position(self, row: Index, column: Index) -> tuple[Index, ...]:
+        """The image and the spatial coordinates of a result."""
+        out = self.spec.out_sizes
+        if not self.g.flat:
+            spatial = {1: [row], 2: [row, column], 3: [self.slice, row, column]}[len(out)]
+            return (self.image, *spatial)
+        if self.g.images == self.spec.batch:
+            return (self.image, *self.b.unflatten(row, out))
+        return tuple(self.b.unflatten(row, (self.spec.batch, *out)))
 
 
 def _runs(values: list[int]) -> list[tuple[int, int]]:

@@ -115,7 +115,6 @@ def _windows(spec: PoolSpec, tiling: Tiling) -> Windows:
     return Windows(
         spec.batch,
         spec.blocks,
-        spec.blocks,
         spec.axes(),
         len(spec.sizes),
         tiling.pixels,

@@ -8,7 +8,7 @@ weights, and `emit(module, name, spec, tiling, ...)` writes the LLVM function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TypeAlias
@@ -37,9 +37,9 @@ class Place:
     """Where in the result a vector belongs, as an epilogue sees it.
 
     `offset` counts floats from the start of the result, and serves for every buffer of the same
-    shape and layout. `coordinates()` are (n, block, *spatial) of a blocked result and (row, column)
-    of a plain one; computing them may cost a division, so ask only when the offset does not do.
-    `count` is how many of the lanes are stored.
+    shape and layout. `coordinates()` are (block, n, *spatial) of a blocked result and (matrix, row,
+    column) of a plain one; computing them may cost a division, so ask only when the offset does not
+    do. `count` is how many of the lanes are stored.
     """
 
     offset: Index
@@ -66,6 +66,30 @@ class KernelCode:
     operands: int
     summary: str
     function: ir.Function = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Strides:
+    """How far apart neighbours lie in an activation, in floats.
+
+    A plane is a block of channels of a Blocked activation, one channel of a row-major one. Within
+    an image of a plane the pixels lie row-major, `pixel` apart.
+    """
+
+    plane: int
+    image: int
+    pixel: int
+
+    @classmethod
+    def blocked(cls, batch: int, sizes: Sequence[int], lanes: int) -> Strides:
+        """Of Blocked(lanes): all images of a block follow one another."""
+        image = prod(sizes) * lanes
+        return cls(batch * image, image, lanes)
+
+    @classmethod
+    def plain(cls, channels: int, sizes: Sequence[int]) -> Strides:
+        """Of a row-major activation: all channels of an image follow one another."""
+        return cls(prod(sizes), channels * prod(sizes), 1)
 
 
 @dataclass(frozen=True)
@@ -106,6 +130,16 @@ class ConvSpec:
     @property
     def out_blocks(self) -> int:
         return -(-self.filters // self.lanes)
+
+    @property
+    def x_strides(self) -> Strides:
+        if self.plain:
+            return Strides.plain(self.channels, self.sizes)
+        return Strides.blocked(self.batch, self.sizes, self.lanes)
+
+    @property
+    def y_strides(self) -> Strides:
+        return Strides.blocked(self.batch, self.out_sizes, self.lanes)
 
     @property
     def padded(self) -> bool:

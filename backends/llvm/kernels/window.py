@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 
 import llvmlite.ir as ir
 
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.edges import Segment, segments, tap_range
-from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, Place
+from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, Place, Strides
 
 MAX_EDGES = 6  # tiles emitted one by one in a row; more would be a lot of code for a rare shape
 ITEM_BYTES = 64 << 10  # about as much input an item, so that items are neither many nor few
@@ -24,13 +23,12 @@ ITEM_BYTES = 64 << 10  # about as much input an item, so that items are neither 
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of a problem: x is [batch, in_blocks, *sizes, V], y [batch, out_blocks, *out, V].
+    """The windows of a problem, with x and y in blocks of V channels.
 
     Each input block gives `phases` neighbouring output blocks.
     """
 
     batch: int
-    in_blocks: int
     out_blocks: int
     axes: tuple[Axis, Axis, Axis]
     rank: int  # of the spatial part, before leading axes of size 1 were put in front
@@ -52,6 +50,14 @@ class Windows:
     @property
     def items(self) -> int:
         return self.batch * self.out_blocks * self.axes[0].out * self.bands
+
+    @property
+    def x_strides(self) -> Strides:
+        return Strides.blocked(self.batch, [axis.size for axis in self.axes], self.lanes)
+
+    @property
+    def y_strides(self) -> Strides:
+        return Strides.blocked(self.batch, [axis.out for axis in self.axes], self.lanes)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -124,10 +130,10 @@ class Tile:
     def store(
         self, b: Builder, y: ir.Value, values: Sequence[ir.Value], epilogue: Epilogue | None
     ) -> None:
-        w = self.windows
-        sizes = [w.batch, w.out_blocks, *(axis.out for axis in w.axes)]
-        index = [self.image, self.block, self.slice, self.row, self.column]
-        base = b.mul(b.flatten(index, sizes), b.lanes)
+        w, strides = self.windows, self.windows.y_strides
+        at = b.flatten([self.slice, self.row, self.column], [axis.out for axis in w.axes])
+        base = b.add(b.mul(self.block, strides.plane), b.mul(self.image, strides.image))
+        base = b.add(base, b.mul(at, strides.pixel))
         target = b.at(y, base)
         for p, value in enumerate(values):
             if epilogue is not None:
@@ -138,17 +144,16 @@ class Tile:
     def _where(self, b: Builder, p: int) -> Callable[[], tuple[Index, ...]]:
         def coordinates() -> tuple[Index, ...]:
             spatial = (self.slice, self.row, b.add(self.column, p))
-            return (self.image, self.block, *spatial[3 - self.windows.rank :])
+            return (self.block, self.image, *spatial[3 - self.windows.rank :])
 
         return coordinates
 
 
 def tiles(b: Builder, w: Windows, x: ir.Value) -> Iterator[Tile]:
     """Emit the loops of a work item; yields each tile to fill in."""
-    extents = [w.batch, w.out_blocks, w.axes[0].out, w.bands]
-    image, block, z, band = b.unflatten(b.item, extents)
-    source = b.add(b.mul(image, w.in_blocks), b.div(block, w.phases))
-    plane = b.at(x, b.mul(source, prod(axis.size for axis in w.axes) * w.lanes))
+    block, image, z, band = b.unflatten(b.item, [w.out_blocks, w.batch, w.axes[0].out, w.bands])
+    source = b.mul(b.div(block, w.phases), w.x_strides.plane)
+    plane = b.at(x, b.add(source, b.mul(image, w.x_strides.image)))
     first = b.mul(band, w.band)
     last = b.min(b.add(first, w.band), w.axes[1].out)
     slice_taps = tap_range(b, w.axes[0], z)

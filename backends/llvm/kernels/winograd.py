@@ -165,8 +165,9 @@ class _Emitter:
         image, row, column = self.position(tile)
         top = b.add(b.mul(row, rows), -height.begin)
         left = b.add(b.mul(column, columns), -width.begin)
-        extents = [self.spec.batch, self.spec.in_blocks, height.size, width.size]
-        start = b.flatten([image, block, top, left], extents)
+        lies = self.spec.x_strides
+        start = b.add(b.mul(block, lies.plane), b.mul(image, lies.image))
+        start = b.add(start, b.mul(b.add(b.mul(top, width.size), left), lies.pixel))
         inside_rows = [self.inside(height, 0, top, i) for i in range(g.sides[0])]
         inside_columns = [self.inside(width, 1, left, j) for j in range(g.sides[1])]
         vectors: list[list[ir.Value]] = []
@@ -174,7 +175,7 @@ class _Emitter:
             vectors.append([])
             for j, column_inside in enumerate(inside_columns):
                 known = b.both(row_inside, column_inside)
-                source = b.at(self.x, b.mul(b.add(start, i * width.size + j), b.lanes))
+                source = b.at(self.x, b.add(start, (i * width.size + j) * lies.pixel))
                 if known is not True:
                     source = b.ir.select(b.truth(known), source, self.zeros)
                 vectors[-1].append(b.vload(source))
@@ -266,16 +267,17 @@ class _Emitter:
 
     def store(self, position: tuple[Index, ...], values: list[list[ir.Value]]) -> None:
         b, g = self.b, self.g
-        (height, width), tile = g.axes, self.tiling.tile
+        (_, width), tile = g.axes, self.tiling.tile
         image, block, row, column = position
         row, column = b.mul(row, tile[0]), b.mul(column, tile[1])
-        extents = [self.spec.batch, self.spec.out_blocks, height.out, width.out]
-        base = b.mul(b.flatten([image, block, row, column], extents), b.lanes)
+        lies = self.spec.y_strides
+        base = b.add(b.mul(block, lies.plane), b.mul(image, lies.image))
+        base = b.add(base, b.mul(b.add(b.mul(row, width.out), column), lies.pixel))
         y = b.at(self.y, base)
         bias = None if self.bias is None else b.vload(self.bias, b.mul(block, b.lanes))
         for i, line in enumerate(values):
             for j, value in enumerate(line):
-                near = (i * width.out + j) * b.lanes
+                near = (i * width.out + j) * lies.pixel
                 if bias is not None:
                     value = b.ir.fadd(value, bias)
                 if self.epilogue is not None:
@@ -285,7 +287,7 @@ class _Emitter:
 
     def coordinates(self, image: Index, block: Index, row: Index, column: Index):
         spatial = (row, column) if len(self.spec.sizes) == 2 else (column,)
-        return lambda: (image, block, *spatial)
+        return lambda: (block, image, *spatial)
 
 
 def _runs(values: list[int]) -> list[tuple[int, int]]:
