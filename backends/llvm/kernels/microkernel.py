@@ -20,9 +20,10 @@ from cnnir.backends.llvm.builder import Builder, Index
 # proportional to it, and a model has dozens of kernels.
 BODY = 128
 
-# Bytes by which packed weights are asked for ahead of their use. They come from beyond L2 once for
-# each block of filters, faster than the hardware's own prefetching follows.
+# Bytes by which packed weights are asked for ahead of their use, into L1 and into L2. They come from
+# beyond L2 once for each block of filters, faster than the hardware's own prefetching follows.
 AHEAD = 2048
+FAR_AHEAD = 32768
 LINE = 64
 
 FMAS, LOADS, LATENCY = 2, 2, 4  # a cycle; a cycle; cycles
@@ -184,6 +185,7 @@ class _Nest:
         if self.align > 4:
             for line in range(0, self.row, LINE // 4):
                 b.prefetch(weights, line + AHEAD // 4, locality=3)
+                b.prefetch(weights, line + FAR_AHEAD // 4, locality=2)
         blocks = range(tile.blocks)
         vectors = [b.vload(weights, block * b.lanes, self.align) for block in blocks]
         for pixel, place in self.pixels.items():

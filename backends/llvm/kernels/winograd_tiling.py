@@ -186,8 +186,9 @@ def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     multiply *= geometry.products
     scratch, weights = 4 * geometry.scratch, 4 * geometry.weights
     moved = 2 * scratch if scratch > target.l2 * 3 // 4 else 0
-    moved += weights if weights * geometry.chunks + scratch > target.l2 else 0
-    first = weights / geometry.parts / MEMORY  # an item's share of reading them from memory
+    first = weights / geometry.parts  # an item's share of reading them from memory
+    moved += weights - first if weights * geometry.chunks + scratch > target.l2 else 0
+    first /= MEMORY
     return (
         ITEM_COST
         + tiling.count * (spec.in_blocks * into + tiling.chunk * out)
