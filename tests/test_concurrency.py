@@ -1,6 +1,10 @@
 """Models compiled in several Python threads at once are the models they would be alone."""
 
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -53,3 +57,35 @@ def test_an_index_out_of_range_raises_and_names_itself(index: int) -> None:
     with pytest.raises(cnnir.RuntimeError, match="indices out of range in gather"):
         exe.run({"x": x, "k": np.array([0, index])})
     assert np.isfinite(exe.run({"x": x, "k": np.array([0, 8])})["y"]).all()
+
+
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """Every core has another program on it that never sleeps."""
+    command = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+    yield
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.usefixtures("busy")
+def test_runs_beside_busy_programs_give_the_same_bits() -> None:
+    """Workers lose their cores in the middle of items, and are fetched to finish them."""
+    graph = cnnir.parse(
+        "graph @deep(%x: f32[1,32,40,40]) {\n  param @w : f32[32,32,3,3]\n"
+        + "".join(
+            f"  %{k + 1} = conv(%{k or 'x'}, @w) {{padding=(1, 1, 1, 1)}} : f32[1,32,40,40]\n"
+            for k in range(12)
+        )
+        + "  return %12\n}",
+        seed=1,
+    )
+    x = np.random.default_rng(2).standard_normal((1, 32, 40, 40)).astype(np.float32)
+    alone = cnnir.compile(graph, threads=1)(x)
+    exe = cnnir.compile(graph, threads=3)
+    shared = cnnir.compile(graph, threads=2)
+    for _ in range(12):
+        assert np.array_equal(exe(x), alone, equal_nan=True)
+        assert np.array_equal(shared(x), alone, equal_nan=True)

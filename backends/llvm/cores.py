@@ -16,9 +16,12 @@ import struct
 import sys
 from collections.abc import Iterable
 
+import numpy as np
+
 SLICE_NANOSECONDS = 100_000
 """The shortest slice that Linux grants; before version 6.12 it takes no notice of this wish."""
 
+_MASK_BYTES = 128  # of the bit mask of 1024 cores
 _NUMBERS = {"x86_64": (314, 315), "aarch64": (274, 275), "riscv64": (274, 275)}
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, ...
 
@@ -38,13 +41,20 @@ def run_soon(thread: int) -> None:
         call(set_attributes, thread, _ATTRIBUTES.pack(*wish), 0)
 
 
-def keep_away(threads: Iterable[int], core: int) -> None:
-    """Let threads run on any core that the caller may use but this one, if there are others."""
+def keep_away(threads: Iterable[int], core: int) -> np.ndarray:
+    """Let threads run on any core that the caller may use but this one, if there are others.
+
+    Returns the set of cores that they may use then, as the 128 bytes of a bit mask.
+    """
     if sys.platform != "linux":
-        return
-    others = os.sched_getaffinity(0) - {core}
-    for thread in threads if others else ():
+        return np.zeros(_MASK_BYTES, np.uint8)
+    mine = os.sched_getaffinity(0)
+    others = mine - {core} or mine
+    for thread in threads:
         try:
             os.sched_setaffinity(thread, others)
         except OSError:
-            return  # the cores have just been taken from this process
+            break  # the cores have just been taken from this process
+    bits = np.zeros(8 * _MASK_BYTES, bool)
+    bits[[c for c in others if c < bits.size]] = True
+    return np.packbits(bits, bitorder="little")

@@ -7,7 +7,8 @@ laid out; how threads share rows is told in `step_loop`. One thread takes no ato
 The context is one block of memory, offsets in bytes:
 
     0 arena   8 constants   16 scratch   24 spins (i64)   32 inputs   40 outputs   48 errors
-    56 profile   64 epoch (i64)   128 event (i32)   132 sleepers (i32)
+    56 profile   64 epoch (i64)   72 team (null, or see `rescue`)
+    128 event (i32)   132 sleepers (i32)
     256 a row's words, 64 bytes apart: 0 taken (i64), 8 done (i64)
 
 `inputs` and `outputs` are tables of pointers, `errors` holds an i32 and `profile` an i64 a step.

@@ -15,11 +15,13 @@ to the end of the table without touching anything.
 
 A thread takes an item by raising `taken`, and tells `done` of all its items of a row at once, when
 there are no more to take. Whoever waits spins a little, then sleeps on the word `event`, which
-whoever completes a row changes if there are sleepers. The layout of the context is in `program`.
+whoever completes a row changes if there are sleepers; the caller of a run also looks after workers
+who make no progress (see `rescue`). The layout of the context is in `program`.
 """
 
 from __future__ import annotations
 
+from cnnir.backends.llvm.rescue import rescue
 from cnnir.backends.llvm.sync import pause, wait_and_wake
 from cnnir.backends.llvm.target import CpuTarget
 
@@ -97,25 +99,38 @@ over:
 
 ; Return once the row is complete. A sleeper counts itself, then reads `event`, then `done`; whoever
 ; completes the row changes them in the other order: so it sees the sleeper, or the sleeper sees it.
-define internal void @await(ptr %context, ptr %done, i64 %items, i64 %epoch) nounwind {{
+; The caller of a run, who has %others, looks after them in between.
+define internal void @await(ptr %context, ptr %done, i64 %items, i64 %epoch, i64 %others)
+    nounwind {{
 entry:
+  %team.p = getelementptr i8, ptr %context, i64 72
+  %team = load ptr, ptr %team.p
+  %alone = icmp eq i64 %others, 0
+  %scattered = icmp eq ptr %team, null
+  %careless = or i1 %alone, %scattered
   %event = getelementptr i8, ptr %context, i64 128
   %sleepers = getelementptr i8, ptr %context, i64 132
   %spins.p = getelementptr i8, ptr %context, i64 24
   %spins = load i64, ptr %spins.p
   br label %spin
 spin:
-  %i = phi i64 [ 0, %entry ], [ %i1, %again ], [ 0, %up ]
+  %i = phi i64 [ 0, %entry ], [ %i1, %again ], [ 0, %up ], [ 0, %first ]
+  %calm = phi i1 [ %careless, %entry ], [ %calm, %again ], [ true, %up ], [ true, %first ]
   %v = load atomic i64, ptr %done acquire, align 8
   %n = call i64 @count(i64 %v, i64 %epoch)
   %wait = icmp slt i64 %n, %items
   br i1 %wait, label %patience, label %over
 patience:
   %more = icmp ult i64 %i, %spins
-  br i1 %more, label %again, label %tired
+  br i1 %more, label %again, label %restless
 again:
   {pause}
   %i1 = add i64 %i, 1
+  br label %spin
+restless:
+  br i1 %calm, label %tired, label %first
+first:
+  call void @cnnir.tend(ptr %team, i64 %others)
   br label %spin
 tired:
   %before = atomicrmw add ptr %sleepers, i32 1 seq_cst
@@ -123,9 +138,15 @@ tired:
   %w = load atomic i64, ptr %done seq_cst, align 8
   %m = call i64 @count(i64 %w, i64 %epoch)
   %still = icmp slt i64 %m, %items
-  br i1 %still, label %sleep, label %up
+  br i1 %still, label %choose, label %up
+choose:
+  br i1 %careless, label %sleep, label %care
 sleep:
   call void @cnnir.rest(ptr %event, i32 %now)
+  br label %up
+care:
+  call void @cnnir.tend(ptr %team, i64 %others)
+  call void @cnnir.doze(ptr %event, i32 %now)
   br label %up
 up:
   %after = atomicrmw sub ptr %sleepers, i32 1 seq_cst
@@ -134,8 +155,8 @@ over:
   ret void
 }}
 
-define internal void @await.rows(ptr %context, ptr %table, i64 %first, i64 %last, i64 %epoch)
-    nounwind alwaysinline {{
+define internal void @await.rows(ptr %context, ptr %table, i64 %first, i64 %last, i64 %epoch,
+    i64 %others) nounwind alwaysinline {{
 entry:
   br label %test
 test:
@@ -152,7 +173,7 @@ look:
   %wait = icmp slt i64 %n, %items
   br i1 %wait, label %slow, label %next
 slow:
-  call void @await(ptr %context, ptr %done, i64 %items, i64 %epoch)
+  call void @await(ptr %context, ptr %done, i64 %items, i64 %epoch, i64 %others)
   br label %next
 next:
   %k1 = add i64 %k, 1
@@ -178,7 +199,10 @@ serial:
   call void @{name}.serial(ptr %context, i64 0)
   ret void
 parallel:
-  call void @{name}.parallel(ptr %context, i64 %thread, i64 %epoch)
+  %others = sub i64 %threads, 1
+  %caller = icmp eq i64 %thread, 0
+  %mine = select i1 %caller, i64 %others, i64 0
+  call void @{name}.parallel(ptr %context, i64 %thread, i64 %epoch, i64 %mine)
   ret void
 }}
 
@@ -213,8 +237,14 @@ done:
   ret void
 }}
 
-define internal void @{name}.parallel(ptr %context, i64 %thread, i64 %epoch) nounwind {{
+define internal void @{name}.parallel(ptr %context, i64 %thread, i64 %epoch, i64 %others)
+    nounwind {{
 entry:
+  %team.p = getelementptr i8, ptr %context, i64 72
+  %team = load ptr, ptr %team.p
+  %careless = icmp eq ptr %team, null
+  %caller = icmp eq i64 %thread, 0
+  %stays = or i1 %caller, %careless
   %scratch = call ptr @scratch(ptr %context, i64 %thread, i64 {scratch})
   br label %step
 step:
@@ -230,7 +260,8 @@ look:
   %first = load i64, ptr %first.p
   %last.p = getelementptr i64, ptr %entry.p, i64 3
   %last = load i64, ptr %last.p
-  call void @await.rows(ptr %context, ptr @{table}, i64 %first, i64 %last, i64 %epoch)
+  call void @await.rows(ptr %context, ptr @{table}, i64 %first, i64 %last, i64 %epoch,
+    i64 %others)
   {stamp}
   %row = call ptr @row(ptr %context, i64 %k)
   br label %take
@@ -249,15 +280,18 @@ finish:
 tell:
   %done.p = getelementptr i8, ptr %row, i64 8
   call void @tell(ptr %context, ptr %done.p, i64 %items, i64 %epoch, i64 %n)
+  br i1 %stays, label %next, label %free
+free:
+  call void @cnnir.return(ptr %team, i64 %thread)
   br label %next
 next:
   %k1 = add i64 %k, 1
   br label %step
 end:
-  %caller = icmp eq i64 %thread, 0
   br i1 %caller, label %collect, label %leave
 collect:
-  call void @await.rows(ptr %context, ptr @{table}, i64 {waited}, i64 {rows}, i64 %epoch)
+  call void @await.rows(ptr %context, ptr @{table}, i64 {waited}, i64 {rows}, i64 %epoch,
+    i64 %others)
   {stamp}
   br label %leave
 leave:
@@ -296,6 +330,7 @@ def common(target: CpuTarget) -> str:
     return "\n".join(
         [
             wait_and_wake(target),
+            rescue(target),
             _COMMON.format(rows=ROWS, pause=pause_call),
             _STAMP.format(clock=clock),
         ]

@@ -1,9 +1,10 @@
 """How native threads wait for each other, as LLVM text.
 
 Shared by the step loop and the thread pool, which paste it into their modules: `@cnnir.rest` sleeps
-while a word has a value, `@cnnir.rouse` ends that sleep, and `@cnnir.wait` and `@cnnir.wake` add
-spinning before and a count of sleepers, so that nobody pays for waking where nobody sleeps. On
-Linux sleeping is a futex; elsewhere it is short naps, without a call that wakes.
+while a word has a value (`@cnnir.doze` not for long), `@cnnir.rouse` ends that sleep, and
+`@cnnir.wait` and `@cnnir.wake` add spinning before and a count of sleepers, so that nobody pays for
+waking where nobody sleeps. On Linux sleeping is a futex; elsewhere it is short naps, without a call
+that wakes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ ROUNDS = 16
 """`@cnnir.wait` spins this often, each time for the given pauses; in between it offers its core."""
 
 _NAP = 50  # microseconds, where there is no futex
+_MOMENT = 100  # microseconds
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # number of the system call
 _GETCPU = {"x86_64": 309, "aarch64": 168, "riscv64": 168}
 _CORE = """%core = alloca i32
@@ -26,9 +28,17 @@ _CORE = """%core = alloca i32
 _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, within this process
 
 _TEXT = """
+@cnnir.moment = internal constant [2 x i64] [i64 0, i64 {nanoseconds}]
+
 ; Sleep if *word is old, until roused or for no reason.
 define internal void @cnnir.rest(ptr %word, i32 %old) nounwind noinline {{
   {rest}
+  ret void
+}}
+
+; The same, for {moment} microseconds at most.
+define internal void @cnnir.doze(ptr %word, i32 %old) nounwind noinline {{
+  {doze}
   ret void
 }}
 
@@ -115,17 +125,21 @@ def wait_and_wake(target: CpuTarget) -> str:
     if "linux" in target.triple and architecture in _FUTEX:
         call = f"call i64 (i64, ...) @syscall(i64 {_FUTEX[architecture]}, ptr %word, "
         rest = f"%slept = {call}i32 {_WAIT}, i32 %old, ptr null)"
+        doze = f"%slept = {call}i32 {_WAIT}, i32 %old, ptr @cnnir.moment)"
         rouse = f"%woken = {call}i32 {_WAKE}, i32 {2**31 - 1})"
         core = _CORE.format(number=_GETCPU[architecture])
         declarations += "\ndeclare i64 @syscall(i64, ...)"
     else:
-        rest = f"%slept = call i32 @usleep(i32 {_NAP})"
+        rest = doze = f"%slept = call i32 @usleep(i32 {_NAP})"
         rouse, core = "", "ret i64 -1"
         declarations += "\ndeclare i32 @usleep(i32)"
     return _TEXT.format(
         pause=pause_call,
         rounds=ROUNDS,
         rest=rest,
+        doze=doze,
+        moment=_MOMENT,
+        nanoseconds=_MOMENT * 1000,
         rouse=rouse,
         core=core,
         declarations=declarations,

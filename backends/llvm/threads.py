@@ -28,6 +28,7 @@ import numpy as np
 
 from cnnir.backends.llvm.cores import keep_away, run_soon
 from cnnir.backends.llvm.engine import Engine, build
+from cnnir.backends.llvm.rescue import SLOT, rescue
 from cnnir.backends.llvm.sync import ROUNDS, pause, wait_and_wake
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
@@ -37,6 +38,8 @@ NativeFunction: TypeAlias = Callable[..., Any]
 EPOCH = 64
 """Where a context holds the epoch of its last run on several threads."""
 EPOCH_STEP = 2**32
+TEAM = 72
+"""Where it holds the pool's memory, if workers keep off the caller's core, see `rescue`."""
 
 MAX_THREADS = 256
 # A worker spins this long for the next job before it sleeps. To wake it costs the caller some 15 us
@@ -44,14 +47,14 @@ MAX_THREADS = 256
 # together. Spinning for 1 or 2 ms saves that after longer pauses, but burns a core for it, and
 # beside a busy neighbour the worker has then used up its share of the core when the job comes.
 IDLE_MICROSECONDS = 200
-WAIT_MICROSECONDS = 50  # threads spin this long for each other inside a run; 15 to 150 are alike
-_SLOT = 128
+WAIT_MICROSECONDS = 25  # threads spin this long for each other inside a run; 15 to 150 are alike
 _ANY_CORE = -2  # for `dispatch`: never mind where the caller is
 
 # A slot a worker, in bytes: 0 sequence i32 (even; odd while fields change), 8 function (null: end),
-# 16 context, 24 threads (0: nothing to do), 32 epoch, 40 spins, 64 sleepers i32, 68 inside i32.
-# Slot 0 is nobody's. `inside` is raised before the fields are read, so whoever changes them and
-# then sees it low knows that the worker is in no earlier job and will enter none.
+# 16 context, 24 threads (0: nothing to do), 32 epoch, 40 spins, 64 sleepers i32, 68 inside i32, and
+# what is told in `rescue`, which has slot 0 too. `inside` is raised before the fields are read, so
+# whoever changes them and then sees it low knows that the worker is in no earlier job and will
+# enter none.
 _TEXT = """
 define void @cnnir.work(ptr %pool, i64 %thread) nounwind {{
 entry:
@@ -98,6 +101,7 @@ job:
   br label %leave
 leave:
   store atomic i32 0, ptr %inside seq_cst, align 4
+  call void @cnnir.return(ptr %pool, i64 %thread)
   br label %next
 done:
   store atomic i32 0, ptr %inside seq_cst, align 4
@@ -119,6 +123,7 @@ place:
   %moved = icmp ne i64 %core, %avoided
   %care = icmp ne i64 %avoided, -2
   %refuse = and i1 %moved, %care
+  %team = select i1 %care, ptr %pool, ptr null
   br i1 %refuse, label %refused, label %several
 refused:
   ret i64 %core
@@ -127,6 +132,8 @@ several:
   %last = load i64, ptr %epoch.p
   %epoch = add i64 %last, {step}
   store i64 %epoch, ptr %epoch.p
+  %team.p = getelementptr i8, ptr %context, i64 {team}
+  store ptr %team, ptr %team.p
   br label %hand
 hand:
   %i = phi i64 [ 1, %several ], [ %i1, %hand ]
@@ -182,6 +189,8 @@ define i64 @cnnir.inside(ptr %pool, i64 %thread) nounwind {{
   ret i64 %wide
 }}
 
+declare i32 @clock_gettime(i32, ptr)
+
 define void @cnnir.spin(ptr %word, i64 %count) nounwind {{
 entry:
   br label %loop
@@ -211,10 +220,13 @@ class _Native:
     def __init__(self) -> None:
         target = CpuTarget.host("")
         pause_call, _ = pause(target)
-        text = _TEXT.format(slot=_SLOT, epoch=EPOCH, step=EPOCH_STEP, pause=pause_call)
+        text = _TEXT.format(slot=SLOT, epoch=EPOCH, team=TEAM, step=EPOCH_STEP, pause=pause_call)
         names = ("work", "dispatch", "end", "withdraw", "inside", "spin")
         self.engine: Engine = build(
-            [text + wait_and_wake(target)], [f"cnnir.{name}" for name in names], target, jobs=1
+            [text + wait_and_wake(target) + rescue(target)],
+            [f"cnnir.{name}" for name in names],
+            target,
+            jobs=1,
         )
         word, count = ctypes.c_void_p, ctypes.c_int64
         self.work = self._function("work", None, word, count)
@@ -271,7 +283,7 @@ class Pool:
         # Reentrant, as a collected program may call `quiesce` in the middle of `run`.
         self._busy = threading.RLock()
         self._workers: list[threading.Thread] = []
-        self._memory = aligned(_SLOT * (MAX_THREADS + 1))
+        self._memory = aligned(SLOT * (MAX_THREADS + 1))
         self._memory[:] = 0
         self._avoided = -1  # the core that workers keep away from, the caller's
 
@@ -297,7 +309,8 @@ class Pool:
             avoided = self._avoided if threads <= native.cores else _ANY_CORE
             core = native.dispatch(address, function, context, threads, avoided)
             if core >= 0:
-                keep_away((worker.native_id or 0 for worker in self._workers), core)
+                workers = [worker.native_id or 0 for worker in self._workers]
+                self._memory[:SLOT] = keep_away(workers, core)
                 self._avoided = core
                 native.dispatch(address, function, context, threads, _ANY_CORE)
         finally:
@@ -308,7 +321,7 @@ class Pool:
             raise BackendError(f"{workers + 1} threads asked for, the limit is {MAX_THREADS}")
         native = _functions()
         for number in range(len(self._workers) + 1, workers + 1):
-            slot = self._memory[_SLOT * number : _SLOT * (number + 1)].view(np.int64)
+            slot = self._memory[SLOT * number : SLOT * (number + 1)].view(np.int64)
             slot[:] = 0
             slot[5] = spins(IDLE_MICROSECONDS) // ROUNDS
             worker = threading.Thread(
@@ -319,6 +332,7 @@ class Pool:
             )
             worker.start()
             run_soon(worker.native_id or 0)
+            slot.view(np.int32)[18] = worker.native_id or 0
             self._avoided = -1
             self._workers.append(worker)
 

@@ -20,8 +20,8 @@ from cnnir.backends.llvm.builder import Builder, Index
 # proportional to it, and a model has dozens of kernels.
 BODY = 128
 
-# Bytes by which packed weights are asked for ahead of their use, into L1 and into L2. They come from
-# beyond L2 once for each block of filters, faster than the hardware's own prefetching follows.
+# Bytes by which packed weights are asked for ahead of their use, into L1 and into L2. They come
+# from beyond L2 once for each block of filters, faster than the hardware's own prefetching follows.
 AHEAD = 2048
 FAR_AHEAD = 32768
 LINE = 64

@@ -185,7 +185,7 @@ def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
         multiply += turns * tile_cycles(blocks, tiling.pixels, spec.channels)
     multiply *= geometry.products
     scratch, weights = 4 * geometry.scratch, 4 * geometry.weights
-    moved = 2 * scratch if scratch > target.l2 * 3 // 4 else 0
+    moved = 2.0 * scratch if scratch > target.l2 * 3 // 4 else 0
     first = weights / geometry.parts  # an item's share of reading them from memory
     moved += weights - first if weights * geometry.chunks + scratch > target.l2 else 0
     first /= MEMORY
