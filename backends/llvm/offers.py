@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from cnnir.backends.llvm.kernels import conv_transpose, depthwise, direct_conv, matmul, pool
+from cnnir.backends.llvm.kernels import (
+    conv_transpose,
+    depthwise,
+    direct_conv,
+    grouped_conv,
+    matmul,
+    pool,
+)
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.ir import Graph, Node, Value
 
@@ -107,6 +114,7 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     for kind, template, wanted in (
         ("direct_conv", direct_conv, direct),
         ("depthwise", depthwise, spec),
+        ("grouped_conv", grouped_conv, spec),
     ):
         if reason := template.reject(wanted):
             rejected.append(f"{kind}: {reason}")
