@@ -7,11 +7,18 @@ in the result and a stray write shows in the guard.
 from __future__ import annotations
 
 import ctypes
+import random
 
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numpy as np
+from kernel_references import conv_reference
 
+from cnnir.backends.llvm.kernels.spec import Target
+
+LANES = (4, 8, 16)
+TARGETS = {4: Target(registers=16), 8: Target(registers=16), 16: Target()}
+TOLERANCE = 1e-5
 GUARD = 1024  # floats on either side
 POISON = np.uint32(0x7FC0BEEF)
 
@@ -97,3 +104,54 @@ def to_blocked(x: np.ndarray, lanes: int) -> np.ndarray:
 def from_blocked(y: np.ndarray, channels: int) -> np.ndarray:
     joined = np.moveaxis(y, (0, -1), (1, 2))
     return joined.reshape(y.shape[1], -1, *y.shape[2:-1])[:, :channels]
+
+
+def padded_bias(rng, count, lanes):
+    values = rng.standard_normal(count, dtype=np.float32)
+    padded = np.full(-(-count // lanes) * lanes, np.nan, np.float32)
+    padded[:count] = values
+    return values, Guarded(padded.shape, padded)
+
+
+def conv_error(template, spec, tiling=None, weights_shape=None, reference=conv_reference):
+    """The largest error of a convolution, relative to the largest result."""
+    rng = np.random.default_rng(7)
+    tiling = tiling or template.choose(spec, TARGETS[spec.lanes])
+    x = rng.standard_normal((spec.batch, spec.channels, *spec.sizes), dtype=np.float32)
+    shape = weights_shape or (spec.filters, spec.channels // spec.groups, *spec.kernel)
+    w = rng.standard_normal(shape, dtype=np.float32)
+    packed = template.pack(w, spec, tiling)
+    assert packed.ctypes.data % 64 == 0
+    data = x if spec.plain else to_blocked(x, spec.lanes)
+    operands = [Guarded(data.shape, data), Guarded(packed.shape, packed)]
+    bias = None
+    if spec.bias:
+        bias, buffer = padded_bias(rng, spec.filters, spec.lanes)
+        operands.append(buffer)
+    code = template.emit(ir.Module(), "kernel", spec, tiling)
+    y = Guarded((spec.out_blocks, spec.batch, *spec.out_sizes, spec.lanes))
+    run_kernel(code, operands, y)
+    wanted = reference(x, w, bias, spec)
+    error = abs(from_blocked(y.array, spec.filters) - wanted).max()
+    return error / max(abs(wanted).max(), 1e-30)
+
+
+def sampled(count, seed, make):
+    """`count` specs that a template takes, the same every time."""
+    rng = random.Random(seed)
+    found = []
+    while len(found) < count:
+        spec, reason = make(rng.choice)
+        if reason is None:
+            found.append(spec)
+    return found
+
+
+def spatial(pick, rank):
+    sizes = tuple(pick((1, 2, 7, 13, 17, 31) if rank < 3 else (1, 4, 7)) for _ in range(rank))
+    kernel = tuple(pick((1, 2, 3, 5, 7)) for _ in range(rank))
+    kernel = pick(((1,) * rank, kernel, kernel))
+    stride = pick(((1,) * rank, tuple(pick((1, 2, 3)) for _ in range(rank))))
+    dilation = tuple(pick((1, 1, 2)) for _ in range(rank))
+    padding = pick(((0,) * (2 * rank), tuple(pick((0, 1, 2, 3)) for _ in range(2 * rank))))
+    return sizes, kernel, stride, dilation, padding

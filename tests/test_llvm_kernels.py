@@ -6,14 +6,25 @@ starts as NaN; so whatever a kernel reads or writes where it must not shows.
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from math import prod
 
 import llvmlite.ir as ir
 import numpy as np
 import pytest
-from kernel_harness import Guarded, from_blocked, run_kernel, to_blocked
+from kernel_harness import (
+    LANES,
+    TARGETS,
+    TOLERANCE,
+    Guarded,
+    conv_error,
+    from_blocked,
+    padded_bias,
+    run_kernel,
+    sampled,
+    spatial,
+    to_blocked,
+)
 from kernel_references import conv_reference, pool_reference, transpose_reference
 
 from cnnir.backends.llvm.builder import Builder
@@ -31,63 +42,7 @@ from cnnir.backends.llvm.kernels.microkernel import Reduction, simplify, unrolli
 from cnnir.backends.llvm.kernels.pool import PoolSpec
 from cnnir.backends.llvm.kernels.spec import ConvSpec, Place, Split, Target, shares
 
-LANES = (4, 8, 16)
-TARGETS = {4: Target(registers=16), 8: Target(registers=16), 16: Target()}
-TOLERANCE = 1e-5
-
-
-# ---- running a template
-
-
-def padded_bias(rng, count, lanes):
-    values = rng.standard_normal(count, dtype=np.float32)
-    padded = np.full(-(-count // lanes) * lanes, np.nan, np.float32)
-    padded[:count] = values
-    return values, Guarded(padded.shape, padded)
-
-
-def conv_error(template, spec, tiling=None, weights_shape=None, reference=conv_reference):
-    """The largest error of a convolution, relative to the largest result."""
-    rng = np.random.default_rng(7)
-    tiling = tiling or template.choose(spec, TARGETS[spec.lanes])
-    x = rng.standard_normal((spec.batch, spec.channels, *spec.sizes), dtype=np.float32)
-    shape = weights_shape or (spec.filters, spec.channels // spec.groups, *spec.kernel)
-    w = rng.standard_normal(shape, dtype=np.float32)
-    packed = template.pack(w, spec, tiling)
-    assert packed.ctypes.data % 64 == 0
-    data = x if spec.plain else to_blocked(x, spec.lanes)
-    operands = [Guarded(data.shape, data), Guarded(packed.shape, packed)]
-    bias = None
-    if spec.bias:
-        bias, buffer = padded_bias(rng, spec.filters, spec.lanes)
-        operands.append(buffer)
-    code = template.emit(ir.Module(), "kernel", spec, tiling)
-    y = Guarded((spec.out_blocks, spec.batch, *spec.out_sizes, spec.lanes))
-    run_kernel(code, operands, y)
-    wanted = reference(x, w, bias, spec)
-    error = abs(from_blocked(y.array, spec.filters) - wanted).max()
-    return error / max(abs(wanted).max(), 1e-30)
-
-
-def sampled(count, seed, make):
-    """`count` specs that a template takes, the same every time."""
-    rng = random.Random(seed)
-    found = []
-    while len(found) < count:
-        spec, reason = make(rng.choice)
-        if reason is None:
-            found.append(spec)
-    return found
-
-
-def spatial(pick, rank):
-    sizes = tuple(pick((1, 2, 7, 13, 17, 31) if rank < 3 else (1, 4, 7)) for _ in range(rank))
-    kernel = tuple(pick((1, 2, 3, 5, 7)) for _ in range(rank))
-    kernel = pick(((1,) * rank, kernel, kernel))
-    stride = pick(((1,) * rank, tuple(pick((1, 2, 3)) for _ in range(rank))))
-    dilation = tuple(pick((1, 1, 2)) for _ in range(rank))
-    padding = pick(((0,) * (2 * rank), tuple(pick((0, 1, 2, 3)) for _ in range(2 * rank))))
-    return sizes, kernel, stride, dilation, padding
+# ---- random specs
 
 
 def conv_sample(pick):
@@ -109,14 +64,6 @@ def depthwise_sample(pick):
     fields = (groups, False, pick((False, True)), pick(LANES))
     spec = ConvSpec(pick((1, 3)), groups * s, filters, *shape, *fields)
     return spec, depthwise.reject(spec)
-
-
-def grouped_sample(pick):
-    groups, channels, filters = pick((2, 3, 5)), pick((1, 3, 5, 9, 17, 34)), pick((2, 6, 13, 20))
-    shape = spatial(pick, pick((1, 2, 2, 2, 3)))
-    fields = (groups, False, pick((False, True)), pick(LANES))
-    spec = ConvSpec(pick((1, 3)), groups * channels, groups * filters, *shape, *fields)
-    return spec, grouped_conv.reject(spec)
 
 
 def pool_sample(pick):
@@ -215,54 +162,6 @@ def test_depthwise_agrees_over_random_shapes(seed):
 )
 def test_depthwise_says_what_it_does_not_take(spec, words):
     assert words in depthwise.reject(spec)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_groups_of_any_size_agree_over_random_shapes(seed):
-    for spec in sampled(10, seed, grouped_sample):
-        assert conv_error(grouped_conv, spec) < TOLERANCE, spec
-
-
-@pytest.mark.parametrize("lanes", LANES)
-@pytest.mark.parametrize("channels, filters", [(34, 34), (62, 22), (16, 58), (136, 17)])
-def test_usual_groups(lanes, channels, filters):
-    shape = ((7, 7), (1, 1), (1, 1), (1, 1), (0,) * 4)
-    spec = ConvSpec(2, 3 * channels, 3 * filters, *shape, 3, bias=True, lanes=lanes)
-    assert grouped_conv.reject(spec) is None
-    assert conv_error(grouped_conv, spec) < TOLERANCE
-
-
-def test_a_group_sees_nothing_of_its_neighbours():
-    shape = ((5, 6), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
-    spec = ConvSpec(1, 30, 36, *shape, 3, lanes=8)
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((1, 30, 5, 6), dtype=np.float32)
-    x[:, :10], x[:, 20:] = np.nan, np.inf
-    w = rng.standard_normal((36, 10, 3, 3), dtype=np.float32)
-    tiling = grouped_conv.choose(spec, TARGETS[8])
-    packed, data = grouped_conv.pack(w, spec, tiling), to_blocked(x, 8)
-    operands = [Guarded(data.shape, data), Guarded(packed.shape, packed)]
-    y = Guarded((5, 1, 5, 6, 8))
-    run_kernel(grouped_conv.emit(ir.Module(), "kernel", spec, tiling), operands, y)
-    alone = replace(spec, channels=10, filters=12, groups=1)
-    wanted = conv_reference(x[:, 10:20], w[12:24], None, alone)
-    got = from_blocked(y.array, 36)
-    np.testing.assert_allclose(got[:, 12:24], wanted, 1e-4, 1e-4)
-    assert np.isnan(got[:, :12]).all() and not np.isfinite(got[:, 24:]).any()
-
-
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        (ConvSpec(1, 8, 16, (5,), (1,), (1,), (1,), (0, 0), 2, lanes=4), "whole blocks"),
-        (ConvSpec(1, 6, 6, (5,), (1,), (1,), (1,), (0, 0), lanes=4), "whole blocks"),
-        (ConvSpec(1, 6, 6, (5,), (1,), (1,), (1,), (0, 0), 2, plain=True, lanes=4), "not blocked"),
-        (ConvSpec(1, 34, 34, (5,), (1,), (1,), (1,), (0, 0), 34, lanes=16), "1 filters a group"),
-        (ConvSpec(1, 6, 6, (2,), (3,), (1,), (1,), (0, 0), 2, lanes=4), "an empty result"),
-    ],
-)
-def test_grouped_convolution_says_what_it_does_not_take(spec, words):
-    assert words in grouped_conv.reject(spec)
 
 
 @pytest.mark.parametrize("lanes", LANES)
