@@ -19,7 +19,6 @@ from cnnir.backends.llvm.kernels.spec import Target
 LANES = (4, 8, 16)
 TARGETS = {4: Target(registers=16), 8: Target(registers=16), 16: Target()}
 TOLERANCE = 1e-5
-
 GUARD = 1024  # floats on either side
 POISON = np.uint32(0x7FC0BEEF)
 
@@ -146,3 +145,13 @@ def sampled(count, seed, make):
         if reason is None:
             found.append(spec)
     return found
+
+
+def spatial(pick, rank):
+    sizes = tuple(pick((1, 2, 7, 13, 17, 31) if rank < 3 else (1, 4, 7)) for _ in range(rank))
+    kernel = tuple(pick((1, 2, 3, 5, 7)) for _ in range(rank))
+    kernel = pick(((1,) * rank, kernel, kernel))
+    stride = pick(((1,) * rank, tuple(pick((1, 2, 3)) for _ in range(rank))))
+    dilation = tuple(pick((1, 1, 2)) for _ in range(rank))
+    padding = pick(((0,) * (2 * rank), tuple(pick((0, 1, 2, 3)) for _ in range(2 * rank))))
+    return sizes, kernel, stride, dilation, padding

@@ -22,6 +22,7 @@ from kernel_harness import (
     padded_bias,
     run_kernel,
     sampled,
+    spatial,
     to_blocked,
 )
 from kernel_references import conv_reference, pool_reference, transpose_reference
@@ -31,6 +32,7 @@ from cnnir.backends.llvm.kernels import (
     conv_transpose,
     depthwise,
     direct_conv,
+    grouped_conv,
     matmul,
     pool,
     winograd,
@@ -41,17 +43,7 @@ from cnnir.backends.llvm.kernels.microkernel import Reduction, simplify, unrolli
 from cnnir.backends.llvm.kernels.pool import PoolSpec
 from cnnir.backends.llvm.kernels.spec import ConvSpec, Place, Split, Target, shares
 
-# ---- shapes
-
-
-def spatial(pick, rank):
-    sizes = tuple(pick((1, 2, 7, 13, 17, 31) if rank < 3 else (1, 4, 7)) for _ in range(rank))
-    kernel = tuple(pick((1, 2, 3, 5, 7)) for _ in range(rank))
-    kernel = pick(((1,) * rank, kernel, kernel))
-    stride = pick(((1,) * rank, tuple(pick((1, 2, 3)) for _ in range(rank))))
-    dilation = tuple(pick((1, 1, 2)) for _ in range(rank))
-    padding = pick(((0,) * (2 * rank), tuple(pick((0, 1, 2, 3)) for _ in range(2 * rank))))
-    return sizes, kernel, stride, dilation, padding
+# ---- random specs
 
 
 def conv_sample(pick):
@@ -264,12 +256,20 @@ def residual(b: Builder, value: ir.Value, place: Place) -> ir.Value:
 
 
 @pytest.mark.parametrize(
-    "template, size",
-    [(direct_conv, 1), (direct_conv, 3), (depthwise, 1), (depthwise, 3), (winograd, 3)],
+    "template, groups, size",
+    [
+        (direct_conv, 1, 1),
+        (direct_conv, 1, 3),
+        (depthwise, 24, 1),
+        (depthwise, 24, 3),
+        (grouped_conv, 2, 1),
+        (grouped_conv, 2, 3),
+        (grouped_conv, 4, 3),
+        (winograd, 1, 3),
+    ],
 )
-def test_an_epilogue_sees_the_place_of_its_vector(template, size):
+def test_an_epilogue_sees_the_place_of_its_vector(template, groups, size):
     kernel, padding = (size, size), (size // 2,) * 4
-    groups = 24 if template is depthwise else 1
     spec = ConvSpec(2, 24, 24, (9, 15), kernel, (1, 1), (1, 1), padding, groups, lanes=8)
     rng = np.random.default_rng(1)
     tiling = template.choose(spec, TARGETS[8])

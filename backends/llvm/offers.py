@@ -19,6 +19,7 @@ from cnnir.backends.llvm.kernels import (
     conv_transpose,
     depthwise,
     direct_conv,
+    grouped_conv,
     matmul,
     pool,
     winograd,
@@ -117,6 +118,7 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     for kind, template, wanted in (
         ("direct_conv", direct_conv, direct),
         ("depthwise", depthwise, spec),
+        ("grouped_conv", grouped_conv, spec),
         ("winograd", winograd, spec),
     ):
         reason = template.reject(wanted)

@@ -90,12 +90,12 @@ class _Planner:
         return whole and (images == 1 or channels == self.lanes)
 
     def _slice(self, node: Node) -> bool:
-        """Whole blocks of channels of all images follow each other: another name for a part."""
+        """Blocks of channels of all images follow each other: another name for some of them."""
         operand = node.operands[0] if node.name == "slice" else None
         slot = self.home.get(operand) if operand is not None else None
         if slot is None or slot.layout != self.blocked:
             return False
-        first = whole_blocks(node, self.lanes)
+        first = first_block(node, self.lanes)
         if first is None:
             return False
         images, _, *sizes = slot.value.type.shape
@@ -311,15 +311,17 @@ def described(node: Node) -> str:
     return node.name
 
 
-def whole_blocks(node: Node, lanes: int) -> int | None:
-    """The first block of channels of a slice that takes whole blocks of all images, else None."""
+def first_block(node: Node, lanes: int) -> int | None:
+    """The block of channels with which a slice begins; None for one that is not made of blocks.
+
+    Behind its end there may be other channels in its last block, where pad lanes would be.
+    """
     shape = _shape(node, 0)
     if len(shape) < 2 or any(step != 1 for step in node.attrs["steps"]):
         return None
     start, size = node.attrs["starts"][1], node.attrs["sizes"][1]
     others = all(node.attrs["sizes"][k] == shape[k] for k in range(len(shape)) if k != 1)
-    whole = start % lanes == 0 and (size % lanes == 0 or start + size == shape[1])
-    return start // lanes if others and whole and size else None
+    return start // lanes if others and start % lanes == 0 and size else None
 
 
 def keeps_lanes(node: Node, lanes: int) -> bool:

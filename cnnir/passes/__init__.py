@@ -16,6 +16,7 @@ from cnnir.passes.identity import Identity
 from cnnir.passes.pad import Pad
 from cnnir.passes.recognise import Recognise
 from cnnir.passes.reshape_transpose import ReshapeTranspose
+from cnnir.passes.siblings import Siblings
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {
     "inference": (
@@ -32,6 +33,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         Fold(),  # what the parts of a decomposed op made of its params
         Identity(),
         Cse(),
+        Siblings(),
         Fuse(),
         Dead(),
     ),

@@ -6,7 +6,8 @@ taps that lie outside are left out by code of their own; where that would be too
 first copies its band of input with the zeros in place into scratch. An unpadded 1x1 convolution is
 one column of pixels, those of all images where the input is in blocks.
 
-Groups are served when each has whole blocks of channels; smaller ones are in depthwise.py. Which
+Groups are served when each has whole blocks of channels; smaller ones are in depthwise.py,
+others in grouped_conv.py. Which
 layout the operands get is decided by the plan, not here.
 """
 
@@ -100,17 +101,19 @@ def _summary(g: Geometry) -> str:
 
 
 class ConvEmitter:
-    """The loops of a work item. `store` and `bias_of` are what a scattering variant replaces."""
+    """The loops of a work item. What variants replace: where the input of an item lies (`locate`),
+    where a tile belongs (`bias_of`, `store`) and how a vector is stored (`put`)."""
 
     def __init__(self, b: Builder, g: Geometry, epilogue: Epilogue | None) -> None:
         self.b, self.g, self.spec, self.tiling = b, g, g.spec, g.tiling
         self.epilogue = epilogue
+        self.groups = g.spec.groups
         self.x, self.w, *rest, self.y = b.pointers
         self.bias = rest[0] if g.spec.bias else None
 
     def run(self) -> None:
-        b, g, spec, tiling = self.b, self.g, self.spec, self.tiling
-        extents = [spec.groups, g.chunks, g.images, g.axes[0].out, g.bands]
+        b, g, tiling = self.b, self.g, self.tiling
+        extents = [self.groups, g.chunks, g.images, g.axes[0].out, g.bands]
         group, chunk, self.image, self.slice, band = b.unflatten(b.item, extents)
         first = b.mul(band, tiling.band)
         last = b.min(b.add(first, tiling.band), g.rows.parts)
@@ -201,7 +204,10 @@ class ConvEmitter:
             if self.epilogue is not None:
                 where = self.coordinates(block, b.add(row, i), b.add(column, j))
                 value = self.epilogue(b, value, Place(b.add(base, near), where, b.lanes))
-            b.vstore(value, y, near)
+            self.put(value, y, near)
+
+    def put(self, value: ir.Value, y: ir.Value, offset: int) -> None:
+        self.b.vstore(value, y, offset)
 
     def coordinates(self, block: Index, row: Index, column: Index) -> Callable:
         return lambda: (block, *self.position(row, column))
