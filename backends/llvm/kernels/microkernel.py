@@ -145,7 +145,9 @@ class _Nest:
             return self._step(x, offset, weights)
         loop, factor = self.loops[level], self.factors[level]
         if factor == loop.extent:
+            again = self._reads_again(loop)
             for turn in range(factor):
+                x = self.b.opaque(x) if again else x
                 weights = self.run(level + 1, x, offset + turn * loop.stride, weights)
             return weights
         b, tile = self.b, self.tile
@@ -163,6 +165,15 @@ class _Nest:
         *sums, weights, _ = turns.result
         self._set(used, sums)
         return weights
+
+    def _reads_again(self, loop: Reduction) -> bool:
+        """Whether turns read pixels that earlier ones have read.
+
+        LLVM would keep those in registers and spill the sums, where to read again costs nothing.
+        """
+        places = set(self.pixels.values())
+        steps = range(loop.stride, loop.extent * loop.stride, loop.stride or 1)
+        return any(place + step in places for step in steps for place in places)
 
     def _set(self, places: Sequence[int], sums: Sequence[ir.Value]) -> None:
         for place, value in zip(places, sums, strict=True):
