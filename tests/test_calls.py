@@ -1,4 +1,4 @@
-"""How data gets into native code and out: small and large arrays, fresh results, failures, close."""
+"""How data gets into native code and out: small and large arrays, fresh results, close."""
 
 import threading
 

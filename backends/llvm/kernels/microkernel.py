@@ -126,7 +126,8 @@ def accumulate(
     align = 4 * b.lanes if row is None else 4
     row = tile.blocks * b.lanes if row is None else row
     emitter = _Nest(b, tile, dict(pixels), loops, factors, row, align)
-    emitter.run(0, x, 0, weights)
+    # Other taps are other calls, and read the same pixels, see `_reads_again`.
+    emitter.run(0, b.opaque(x), 0, weights)
 
 
 @dataclass
@@ -169,7 +170,7 @@ class _Nest:
     def _reads_again(self, loop: Reduction) -> bool:
         """Whether turns read pixels that earlier ones have read.
 
-        LLVM would keep those in registers and spill the sums, where to read again costs nothing.
+        LLVM would keep all of them, and spill some, where to read again costs nothing.
         """
         places = set(self.pixels.values())
         steps = range(loop.stride, loop.extent * loop.stride, loop.stride or 1)
