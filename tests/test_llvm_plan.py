@@ -33,7 +33,7 @@ graph @g(%x: f32[2,20,5,7], %z: f32[2,20,5,7], %s: f32[20,5,7]) {
 """Row-major operands in an epilogue whose last block has lanes that are no channels."""
 
 
-@pytest.mark.parametrize("features", ["", "avx2", "sse2"])
+@pytest.mark.parametrize("features", ["", "avx512", "avx2", "sse2"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("text", [CONCATS, RESIDUAL], ids=["concats", "residual"])
 def test_programs_agree_with_the_evaluator(text: str, threads: int, features: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnir.backends.base import Plan, Program
+from cnnir.backends.base import Plan, Program, Step
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.emit import EXPRESSIONS, Emitted, emit
 from cnnir.backends.llvm.engine import Engine, build
@@ -20,6 +20,12 @@ from cnnir.backends.llvm.program import Context
 from cnnir.backends.llvm.schedule import Schedule
 from cnnir.backends.llvm.threads import pool
 from cnnir.errors import BackendError, RuntimeError
+
+SHARING_COST = 8e-6
+"""Seconds that a run of several threads loses: to tell the others (3 us), to wait for each other
+and to fetch what others have written (LeNet, 8 rows: 5 us more)."""
+
+_FLOPS, _BYTES = 60e9, 40e9  # a second, on one core, of short runs
 
 
 class LlvmProgram(Program):
@@ -43,7 +49,7 @@ class LlvmProgram(Program):
         self._engine = build(self.code.modules, self.code.run.exports, schedule.target, cache)
         self._run, self._profiled = map(self._engine.address, ("run", "run_profiled"))
         self._alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._engine.address("run_alone"))
-        self._shared = self.threads > 1
+        self._shared = saved_by_sharing(plan.steps, threads) > SHARING_COST
         self._idle: list[Frame] = []
         self._frames = 0
         self._closing = False
@@ -84,10 +90,11 @@ class LlvmProgram(Program):
     ) -> list[np.ndarray]:
         """A run, or what `function` makes of one."""
         kept = frame.fill(arrays)
-        if function is None and not self._shared:
-            self._alone(frame.pointer)
+        if function is not None or self._shared:
+            threads = self.threads if self._shared else 1
+            pool().run(function or self._run, frame.context.address, threads)
         else:
-            pool().run(function or self._run, frame.context.address, self.threads)
+            self._alone(frame.pointer)
         if frame.context.failed:
             raise self._failure(frame.context.failures())
         return frame.results(kept)
@@ -140,6 +147,15 @@ class LlvmProgram(Program):
         self.plan.code_bytes = report.code_bytes
         self.plan.seconds["compile"] = report.seconds
         self.plan.notes += report.notes
+
+
+def saved_by_sharing(steps: Sequence[Step], threads: int) -> float:
+    """Seconds, by estimate, that several threads save in a run by sharing the items of steps."""
+    saved = 0.0
+    for step in steps:
+        share = 1 - 1 / max(1, min(threads, step.items))
+        saved += share * max(step.flops / _FLOPS, step.bytes / _BYTES)
+    return saved
 
 
 def _unload(engine: Engine, frames: list[Frame], places: Places) -> None:
