@@ -44,7 +44,7 @@ class LlvmProgram(Program):
         self._places: Places = place(schedule)
         plan.seconds["place"] = time.perf_counter() - started
         started = time.perf_counter()
-        self.code: Emitted = emit(schedule, self._places)
+        self.code: Emitted = emit(schedule, self._places, cache)
         plan.seconds["emit"] = time.perf_counter() - started
         self._engine = build(self.code.modules, self.code.run.exports, schedule.target, cache)
         self._run, self._profiled = map(self._engine.address, ("run", "run_profiled"))

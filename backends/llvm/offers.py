@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import prod
 from types import ModuleType
 from typing import Any
@@ -111,11 +112,17 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         if reason := template.reject(wanted):
             rejected.append(f"{kind}: {reason}")
             continue
-        tiling = template.choose(wanted, target)
+        tiling = _tiling(template, wanted, target)
         seconds = template.estimate(wanted, tiling, target)
         how = "plain" if wanted.plain else "blocked"
         found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
     return found, rejected
+
+
+@lru_cache(maxsize=4096)
+def _tiling(template: ModuleType, spec: Hashable, target: Target) -> Any:
+    """A template's choice, made once for equal shapes."""
+    return template.choose(spec, target)
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:
