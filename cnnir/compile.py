@@ -75,6 +75,8 @@ class Specialisation:
 
     def __init__(self, graph: Graph, history: list[Any], program: Any) -> None:
         self.graph, self.history, self.program = graph, history, program
+        self.dtypes = [v.type.numpy for v in graph.inputs]
+        self.single = len(graph.outputs) == 1 and not graph.trims
 
 
 class Executable:
@@ -123,12 +125,13 @@ class Executable:
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The output array, or a tuple of them; inputs in order or by name."""
-        if len(arrays) > len(self._names):
-            raise InputError(f"{len(arrays)} inputs given, the model takes {self.input_names}")
-        feeds = dict(zip(self._names, arrays, strict=False))
-        if twice := feeds.keys() & named.keys():
-            raise InputError(f"inputs {sorted(twice)} are given twice")
-        outputs = tuple(self.run(feeds | named).values())
+        chosen = None if named else self._fitting(arrays)
+        if chosen is None:
+            chosen, arrays = self._checked(self._fed(arrays, named))
+        results = chosen.program.run(arrays)
+        if chosen.single:
+            return results[0]
+        outputs = tuple(trimmed(chosen.graph, results).values())
         return outputs[0] if len(outputs) == 1 else outputs
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -146,14 +149,36 @@ class Executable:
         for known in self._known.values():
             known.program.close()
 
-    def _checked(self, feeds: Mapping[str, Any]) -> tuple[Specialisation, list[np.ndarray]]:
+    def _fitting(self, arrays: tuple[Any, ...]) -> Specialisation | None:
+        """The known specialisation for arrays that it can take as they are; None where a closer
+        look is due. Every call comes by here, so it asks only what is quick to answer."""
+        for array in arrays:
+            if type(array) is not np.ndarray:
+                return None
+            flags = array.flags
+            if not (flags.c_contiguous and flags.aligned):
+                return None
+        known = self._known.get(tuple([array.shape for array in arrays]))
+        if known is None or [array.dtype for array in arrays] != known.dtypes:
+            return None
+        return known
+
+    def _fed(self, arrays: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        if len(arrays) > len(self._names):
+            raise InputError(f"{len(arrays)} inputs given, the model takes {self.input_names}")
+        feeds = dict(zip(self._names, arrays, strict=False))
+        if twice := feeds.keys() & named.keys():
+            raise InputError(f"inputs {sorted(twice)} are given twice")
+        return feeds | named
+
+    def _checked(self, feeds: Mapping[str, Any]) -> tuple[Specialisation, tuple[np.ndarray, ...]]:
         base = importlib.import_module("cnnir.backends.base")
         shapes = tuple(np.shape(feeds[n]) if n in feeds else () for n in self._names)
         chosen = self._known.get(shapes)
         if chosen is None and self._flexible and self._same_ranks(shapes):
             chosen = self._new_shapes(shapes)
         chosen = chosen or self._first
-        return chosen, base.checked_inputs(chosen.graph, feeds)
+        return chosen, tuple(base.checked_inputs(chosen.graph, feeds))
 
     def _new_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> Specialisation:
         with self._lock:

@@ -52,7 +52,8 @@ class TensorReader:
         dtype = element_type(tensor.data_type, what)
         shape = self.shape(tensor.dims, dtype, what)
         filled = [field for field in _FIELDS if len(getattr(tensor, field))]
-        if tensor.raw_data:
+        data = tensor.raw_data  # each time it is asked for, this is a copy
+        if data:
             filled.append("raw_data")
         external = tensor.data_location == TensorProto.EXTERNAL
         if external and filled:
@@ -66,7 +67,7 @@ class TensorReader:
         elif filled and filled[0] != "raw_data":
             return _from_field(tensor, filled[0], dtype, shape, what)
         else:
-            raw = tensor.raw_data
+            raw = data
             if len(raw) != nbytes:
                 raise ModelError(
                     f"{what}: raw_data has a size of {len(raw)} bytes, wanted {nbytes} for"

@@ -80,7 +80,7 @@ def of_images(text: str, count: int) -> str:
     return text.replace("sizes=(1,", f"sizes=({count},")
 
 
-@pytest.mark.parametrize("features", ["", "avx2", "sse2"])
+@pytest.mark.parametrize("features", ["", "avx512", "avx2", "sse2"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)

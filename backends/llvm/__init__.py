@@ -14,7 +14,8 @@ from cnnir.backends.base import Plan, Program
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.load import LlvmProgram
 from cnnir.backends.llvm.plan import plan
-from cnnir.backends.llvm.target import CpuTarget
+from cnnir.backends.llvm.target import CpuTarget, named
+from cnnir.backends.llvm.width import fitted
 from cnnir.errors import BackendError
 from cnnir.ir import Graph
 
@@ -34,7 +35,8 @@ def build(
     """Native code for a graph of fixed shapes.
 
     threads: of a run; None takes every core this process may use. features: "avx512", "avx2",
-    "sse2" or LLVM's names; None takes the host's, or CNNIR_CPU_FEATURES. cache: where compiled
+    "sse2" or LLVM's names, with the vector width that they give; None takes the host's and the
+    width that suits the graph, unless CNNIR_CPU_FEATURES says otherwise. cache: where compiled
     objects are kept; False for nowhere, None for the user's cache folder, or CNNIR_CACHE.
     precision: "default" allows algorithms that round differently, within 1e-4 of the largest
     result (Winograd convolution); "exact" adds only the products of each op's definition.
@@ -43,6 +45,8 @@ def build(
         raise BackendError(f"precision {precision!r}; there are {', '.join(PRECISIONS)}")
     started = time.perf_counter()
     target = CpuTarget.host(features)
+    if not named(features):
+        target = fitted(graph, target)
     threads = threads or target.cores
     schedule = plan(graph, target, threads, precision == "exact")
     described = Plan(target.name, [call.step for call in schedule.calls], notes=schedule.notes)

@@ -42,6 +42,7 @@ class ObjectCache:
     def __init__(self, directory: Path, limit: int = 1 << 30) -> None:
         self.directory, self.limit = directory, limit
         self._notes: list[str] = []
+        self._since = limit  # bytes put since the directory was last looked through
 
     @staticmethod
     def default(choice: str | os.PathLike[str] | bool | None = None) -> ObjectCache | None:
@@ -125,7 +126,10 @@ class ObjectCache:
             except BaseException:
                 os.unlink(temporary)
                 raise
-            self._evict()
+            self._since += len(body)
+            if self._since > self.limit // 32:
+                self._since = 0
+                self._evict()
         except OSError as error:
             self._note(f"cannot write to {self.directory}: {error.strerror}")
 

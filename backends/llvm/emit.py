@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 
 import llvmlite.ir as ir
 
+from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.place import Places
 from cnnir.backends.llvm.program import Call as NativeCall
 from cnnir.backends.llvm.program import RunCode, emit_run
 from cnnir.backends.llvm.schedule import Code, Kernel, Schedule
 from cnnir.backends.llvm.target import CpuTarget
+from cnnir.backends.llvm.texts import Texts
 
 EXPRESSIONS = threading.Lock()
 """The kernel language keeps one table of expressions: one model at a time writes code with it."""
@@ -36,15 +38,23 @@ class Emitted:
         return [*self.kernels.values(), self.run.text]
 
 
-def emit(schedule: Schedule, places: Places) -> Emitted:
-    """Write all code; fills in what only the code knows (items, tile sizes) in the steps."""
+def emit(schedule: Schedule, places: Places, cache: ObjectCache | None = None) -> Emitted:
+    """Write all code; fills in what only the code knows (items, tile sizes) in the steps.
+
+    cache: where texts of kernels are kept, see `texts`.
+    """
+    known = Texts(cache, schedule.target)
     made: dict[Hashable, Code] = {}
     texts: dict[str, str] = {}
     calls = []
     for call, after in zip(schedule.calls, places.after, strict=True):
         if call.kernel.key not in made:
-            with EXPRESSIONS:
-                code, text = _emit_kernel(call.kernel, schedule.target)
+            found = known.get(call.kernel)
+            if found is None:
+                with EXPRESSIONS:
+                    found = _emit_kernel(call.kernel, schedule.target)
+                known.put(call.kernel, found)
+            code, text = found
             made[call.kernel.key] = code
             texts[code.name] = text
         code = made[call.kernel.key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import ctypes
 import threading
 import time
 import weakref
@@ -10,24 +10,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnir.backends.base import Plan, Program
+from cnnir.backends.base import Plan, Program, Step
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.emit import EXPRESSIONS, Emitted, emit
 from cnnir.backends.llvm.engine import Engine, build
+from cnnir.backends.llvm.frame import Frame
 from cnnir.backends.llvm.place import Places, place
-from cnnir.backends.llvm.program import SLACK, Context
+from cnnir.backends.llvm.program import Context
 from cnnir.backends.llvm.schedule import Schedule
-from cnnir.backends.llvm.threads import aligned, pool
+from cnnir.backends.llvm.threads import pool
 from cnnir.errors import BackendError, RuntimeError
 
-PAGE = 4096
+SHARING_COST = 8e-6
+"""Seconds that a run of several threads loses: to tell the others (3 us), to wait for each other
+and to fetch what others have written (LeNet, 8 rows: 5 us more)."""
+
+_FLOPS, _BYTES = 60e9, 40e9  # a second, on one core, of short runs
 
 
 class LlvmProgram(Program):
     """Native code for one graph of fixed shapes.
 
-    Every run uses a context (arena, scratch, pointers) of its own; contexts are kept for the next
-    run, as many as ever ran at once.
+    Every run uses a frame (arena, scratch, pointers) of its own; frames are kept for the next run,
+    as many as ever ran at once.
     """
 
     def __init__(
@@ -39,50 +44,60 @@ class LlvmProgram(Program):
         self._places: Places = place(schedule)
         plan.seconds["place"] = time.perf_counter() - started
         started = time.perf_counter()
-        self.code: Emitted = emit(schedule, self._places)
+        self.code: Emitted = emit(schedule, self._places, cache)
         plan.seconds["emit"] = time.perf_counter() - started
         self._engine = build(self.code.modules, self.code.run.exports, schedule.target, cache)
-        self._run = self._engine.address("run")
-        self._free: list[Context] = []
-        self._idle = threading.Condition()
-        self._running = 0
-        self._unload = weakref.finalize(self, _unload, self._engine, self._free, self._places)
+        self._run, self._profiled = map(self._engine.address, ("run", "run_profiled"))
+        self._alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._engine.address("run_alone"))
+        self._shared = saved_by_sharing(plan.steps, threads) > SHARING_COST
+        self._idle: list[Frame] = []
+        self._frames = 0
+        self._closing = False
+        self._returned = threading.Condition()
+        self._unload = weakref.finalize(self, _unload, self._engine, self._idle, self._places)
         self._unload.atexit = False  # daemon threads may still be running it
         self._describe()
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        context = self._acquire()
+        frame = self._acquire()
         try:
-            return self._call(self._run, arrays, context)
+            return self._call(None, arrays, frame)
         finally:
-            self._release(context)
+            self._release(frame)
 
     def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
-        context = self._acquire()
+        frame = self._acquire()
         try:
-            self._call(self._engine.address("run_profiled"), arrays, context)
-            return context.step_seconds()
+            self._call(self._profiled, arrays, frame)
+            return frame.context.step_seconds()
         finally:
-            self._release(context)
+            self._release(frame)
 
     def close(self) -> None:
-        with self._idle:  # code must not go while someone runs in it
-            self._idle.wait_for(lambda: self._running == 0)
+        with self._returned:
+            self._closing = True
+            frames: list[Frame] = []  # code must not go while someone runs in it, with a frame
+            while len(frames) < self._frames:
+                try:
+                    frames.append(self._idle.pop())
+                except IndexError:
+                    self._returned.wait()
             self._unload()
+            self._frames = 0
 
     def _call(
-        self, function: int, arrays: Sequence[np.ndarray], context: Context
+        self, function: int | None, arrays: Sequence[np.ndarray], frame: Frame
     ) -> list[np.ndarray]:
-        inputs = [_readable(a) for a in arrays]
-        outputs = [_fresh(v.type.shape, v.type.numpy) for v in self.graph.outputs]
-        for position, array in enumerate(inputs[: len(context.inputs)]):
-            context.inputs[position] = array.ctypes.data
-        for position, array in enumerate(outputs):
-            context.outputs[position] = array.ctypes.data
-        pool().run(function, context.address, self.threads)
-        if failures := context.failures():
-            raise self._failure(failures)
-        return outputs
+        """A run, or what `function` makes of one."""
+        kept = frame.fill(arrays)
+        if function is not None or self._shared:
+            threads = self.threads if self._shared else 1
+            pool().run(function or self._run, frame.context.address, threads)
+        else:
+            self._alone(frame.pointer)
+        if frame.context.failed:
+            raise self._failure(frame.context.failures())
+        return frame.results(kept)
 
     def _failure(self, failures: list[tuple[int, int]]) -> RuntimeError:
         """What was wrong, by the step's index words and source nodes."""
@@ -93,25 +108,35 @@ class LlvmProgram(Program):
         names = ", ".join(call.step.sources) or call.step.op
         return RuntimeError(f"node {names}: {word} out of range in {call.step.op}")
 
-    def _acquire(self) -> Context:
-        with self._idle:
-            if self._engine.closed:
-                raise BackendError("the program has been closed")
-            self._running += 1
-            if self._free:
-                return self._free.pop()
-        return Context(
-            self.code.run,
-            self.threads,
-            self._places.arena_bytes,
-            self._places.constants.ctypes.data,
-        )
+    # Lists are safe to share between threads, and quicker than a lock: whoever takes a frame out
+    # has it alone. Only making one, and closing, is done under the lock.
 
-    def _release(self, context: Context) -> None:
-        with self._idle:
-            self._running -= 1
-            self._free.append(context)
-            self._idle.notify_all()
+    def _acquire(self) -> Frame:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._new_frame()
+
+    def _new_frame(self) -> Frame:
+        with self._returned:
+            if self._closing:
+                raise BackendError("the program has been closed")
+            self._frames += 1
+        try:
+            constants = self._places.constants.ctypes.data
+            arena = self._places.arena_bytes
+            return Frame(self.graph, Context(self.code.run, self.threads, arena, constants))
+        except BaseException:
+            with self._returned:
+                self._frames -= 1
+                self._returned.notify_all()
+            raise
+
+    def _release(self, frame: Frame) -> None:
+        self._idle.append(frame)
+        if self._closing:
+            with self._returned:
+                self._returned.notify_all()
 
     def _describe(self) -> None:
         """Complete the plan with what placing and compiling told."""
@@ -124,29 +149,18 @@ class LlvmProgram(Program):
         self.plan.notes += report.notes
 
 
-def _unload(engine: Engine, contexts: list[Context], places: Places) -> None:
+def saved_by_sharing(steps: Sequence[Step], threads: int) -> float:
+    """Seconds, by estimate, that several threads save in a run by sharing the items of steps."""
+    saved = 0.0
+    for step in steps:
+        share = 1 - 1 / max(1, min(threads, step.items))
+        saved += share * max(step.flops / _FLOPS, step.bytes / _BYTES)
+    return saved
+
+
+def _unload(engine: Engine, frames: list[Frame], places: Places) -> None:
     """Free a program's code and memory; takes all of it, so that nothing goes before."""
     pool().quiesce()
     engine.close()
-    contexts.clear()
+    frames.clear()
     del places
-
-
-def _readable(array: np.ndarray) -> np.ndarray:
-    """The array, or a copy, such that the slack behind its end may be read.
-
-    Kernels read whole vectors and may run over the end by less than SLACK bytes. That is safe
-    where those bytes share a page with the last one; otherwise the array is copied.
-    """
-    end = array.ctypes.data + array.nbytes
-    if array.nbytes and 0 < end % PAGE <= PAGE - SLACK:
-        return array
-    copy = _fresh(array.shape, array.dtype)
-    copy[...] = array
-    return copy
-
-
-def _fresh(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array on a cache line, with slack behind it."""
-    nbytes = math.prod(shape) * dtype.itemsize
-    return aligned(nbytes + SLACK)[:nbytes].view(dtype).reshape(shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import prod
 from types import ModuleType
 from typing import Any
@@ -127,7 +128,7 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue
-        tiling = template.choose(wanted, target)
+        tiling = _tiling(template, wanted, target)
         seconds = template.estimate(wanted, tiling, target)
         how = "plain" if wanted.plain else "blocked"
         found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
@@ -141,6 +142,12 @@ def _against_winograd(spec: direct_conv.ConvSpec, target: Target) -> str | None:
     if spec.flops < WINOGRAD_FLOPS:
         return f"{spec.flops / 1e6:.1f} MFLOP, too few to gain from"
     return None
+
+
+@lru_cache(maxsize=4096)
+def _tiling(template: ModuleType, spec: Hashable, target: Target) -> Any:
+    """A template's choice, made once for equal shapes."""
+    return template.choose(spec, target)
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:

@@ -90,11 +90,12 @@ def _place_constants(schedule: Schedule, places: Places) -> None:
             arrays.append(array)
             end += array.nbytes + -array.nbytes % ALIGN
     places.constants = _allocated(end + SLACK, "constants")
-    for array, buffer in zip(
-        arrays, (b for b in places.buffers if b.space == "constant"), strict=True
-    ):
-        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        places.constants[buffer.offset : buffer.offset + flat.size] = flat
+    arrays.reverse()
+    for buffer in places.buffers:
+        if buffer.space == "constant":
+            # Taken out of the list, so that the memory of each goes as the block's is touched.
+            flat = np.ascontiguousarray(arrays.pop()).reshape(-1).view(np.uint8)
+            places.constants[buffer.offset : buffer.offset + flat.size] = flat
 
 
 def _packed(schedule: Schedule, pointer: Pointer) -> np.ndarray:

@@ -59,7 +59,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class RunCode:
-    """The module that defines `run` and `run_profiled`, and the sizes a Context needs."""
+    """The module that defines `run`, `run_alone`, `run_profiled`; and the sizes a Context needs."""
 
     text: str
     steps: int
@@ -71,7 +71,7 @@ class RunCode:
     waits: int
     """Rows of `run` that wait for others, for the curious."""
 
-    exports = ("run", "run_profiled")
+    exports = ("run", "run_alone", "run_profiled")
 
 
 @dataclass(slots=True)
@@ -232,7 +232,9 @@ class Context:
         self._scratch = aligned(code.scratch * threads + SLACK)
         self.inputs = np.zeros(max(1, code.inputs), np.uint64)
         self.outputs = np.zeros(max(1, code.outputs), np.uint64)
-        self.errors = np.zeros(max(1, code.steps), np.int32)
+        self._error_bytes = bytearray(4 * max(1, code.steps))
+        self._no_errors = bytes(self._error_bytes)
+        self.errors = np.frombuffer(self._error_bytes, np.int32)
         self.profile = np.zeros(code.steps + 1, np.int64)
         self._block = aligned(ROWS + 64 * code.rows)
         self._block[:] = 0
@@ -248,10 +250,13 @@ class Context:
         )
         self.address: int = self._block.ctypes.data
 
+    @property
+    def failed(self) -> bool:
+        """Whether a step met bad data since `failures` was last asked."""
+        return self._error_bytes != self._no_errors
+
     def failures(self) -> list[tuple[int, int]]:
         """(step, code) of every step that met bad data in the last run; clears them."""
-        if not self.errors.any():
-            return []
         found = [(int(step), int(self.errors[step])) for step in np.flatnonzero(self.errors)]
         self.errors[:] = 0
         return found

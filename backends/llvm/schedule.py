@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnir.backends.base import Step
 from cnnir.backends.llvm.target import CpuTarget
-from cnnir.ir import Graph, Value
+from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
 
 
@@ -55,6 +55,10 @@ class Code:
 
 class Kernel(Protocol):
     """Code for one exact shape. Calls with equal keys share one function."""
+
+    @property
+    def node(self) -> Node:
+        """What it computes."""
 
     @property
     def kind(self) -> str:

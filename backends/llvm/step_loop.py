@@ -206,6 +206,11 @@ parallel:
   ret void
 }}
 
+define void @{name}_alone(ptr %context) nounwind {{
+  call void @{name}.serial(ptr %context, i64 0)
+  ret void
+}}
+
 define internal void @{name}.serial(ptr %context, i64 %thread) nounwind {{
 entry:
   %scratch = call ptr @scratch(ptr %context, i64 0, i64 {scratch})
@@ -339,6 +344,8 @@ def common(target: CpuTarget) -> str:
 
 def loop(name: str, table: str, rows: int, waited: int, scratch: int, stamps: bool) -> str:
     """Text of `@name(context, thread, threads, epoch)`, which runs a table.
+
+    `@name_alone(context)` is the same for one thread.
 
     waited: every thread that is through the table has waited for the rows before this one.
     scratch: bytes a thread. stamps: thread 0 writes the time before each row and at the end.

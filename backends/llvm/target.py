@@ -89,8 +89,13 @@ class CpuTarget:
         None reads CNNIR_CPU_FEATURES, and takes everything there is when that is unset too.
         BackendError when the host lacks something that is asked for.
         """
-        wanted = os.environ.get(FEATURES_VARIABLE, "") if features is None else features
-        return _narrowed(wanted.strip(), _cores())
+        return _narrowed(named(features), _cores())
+
+
+def named(features: str | None = None) -> str:
+    """The features that are asked for, by the caller or else in CNNIR_CPU_FEATURES; often none."""
+    wanted = os.environ.get(FEATURES_VARIABLE, "") if features is None else features
+    return wanted.strip()
 
 
 @lru_cache(maxsize=16)

@@ -127,7 +127,8 @@ def accumulate(
     align = 4 * b.lanes if row is None else 4
     row = tile.blocks * b.lanes if row is None else row
     emitter = _Nest(b, tile, dict(pixels), loops, factors, row, align)
-    emitter.run(0, x, 0, weights)
+    # Other taps are other calls, and read the same pixels, see `_reads_again`.
+    emitter.run(0, b.opaque(x), 0, weights)
 
 
 @dataclass
@@ -146,7 +147,9 @@ class _Nest:
             return self._step(x, offset, weights)
         loop, factor = self.loops[level], self.factors[level]
         if factor == loop.extent:
+            again = self._reads_again(loop)
             for turn in range(factor):
+                x = self.b.opaque(x) if again else x
                 weights = self.run(level + 1, x, offset + turn * loop.stride, weights)
             return weights
         b, tile = self.b, self.tile
@@ -164,6 +167,15 @@ class _Nest:
         *sums, weights, _ = turns.result
         self._set(used, sums)
         return weights
+
+    def _reads_again(self, loop: Reduction) -> bool:
+        """Whether turns read pixels that earlier ones have read.
+
+        LLVM would keep all of them, and spill some, where to read again costs nothing.
+        """
+        places = set(self.pixels.values())
+        steps = range(loop.stride, loop.extent * loop.stride, loop.stride or 1)
+        return any(place + step in places for step in steps for place in places)
 
     def _set(self, places: Sequence[int], sums: Sequence[ir.Value]) -> None:
         for place, value in zip(places, sums, strict=True):

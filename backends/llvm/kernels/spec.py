@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import TypeAlias
 
@@ -152,6 +153,10 @@ class ConvSpec:
 
     def axes(self) -> list[Axis]:
         """The spatial axes as (depth, height, width); missing leading ones have size 1."""
+        return self._axes
+
+    @cached_property
+    def _axes(self) -> list[Axis]:  # planning asks some hundred times
         rank, out = len(self.sizes), self.out_sizes
         missing = [Axis(1, 1, 1, 1, 1, 0)] * (3 - rank)
         return missing + [

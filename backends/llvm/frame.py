@@ -1,0 +1,95 @@
+"""Frames: what the native code needs for one call at a time, with the data of the call put in.
+
+Between `load`, which runs programs, and `program`, whose Context the native code reads. To ask
+numpy for an address takes longer than to copy a few kilobytes, so small inputs and outputs pass
+through arrays of the frame, whose addresses are in its context from the beginning; larger ones are
+read and written where the caller has them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cnnir.backends.llvm.program import SLACK, Context
+from cnnir.backends.llvm.threads import aligned
+from cnnir.ir import Graph
+from cnnir.tensortype import TensorType
+
+PAGE = 4096
+SMALL = 16 << 10
+"""Bytes up to which an array passes through the frame: a copy of so much costs half of a call."""
+
+
+class Frame:
+    """A context with arrays of its own for small inputs and outputs; serves one call at a time."""
+
+    def __init__(self, graph: Graph, context: Context) -> None:
+        self.context = context
+        self.pointer = ctypes.c_void_p(context.address)
+        self._inputs = _own([v.type for v in graph.inputs], context.inputs)
+        self._outputs = _own([v.type for v in graph.outputs], context.outputs)
+        self._large = [
+            (position, value.type.shape, value.type.numpy)
+            for position, value in enumerate(graph.outputs)
+            if self._outputs[position] is None
+        ]
+
+    def fill(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Put the data of a call in; returns what must stay alive until `results`."""
+        kept: list[np.ndarray] = []
+        for position, shape, dtype in self._large:
+            array = fresh(shape, dtype)
+            self.context.outputs[position] = array.ctypes.data
+            kept.append(array)
+        for position, own in enumerate(self._inputs):
+            if own is not None:
+                own[...] = arrays[position]
+            else:
+                array = readable(arrays[position])
+                self.context.inputs[position] = array.ctypes.data
+                kept.append(array)
+        return kept
+
+    def results(self, kept: list[np.ndarray]) -> list[np.ndarray]:
+        """The outputs of the call that is over, in arrays that nothing else refers to."""
+        large = iter(kept)
+        return [next(large) if own is None else own.copy() for own in self._outputs]
+
+
+def _own(types: Sequence[TensorType], addresses: np.ndarray) -> list[np.ndarray | None]:
+    """An array for each small one, whose address is noted; None for each large one.
+
+    Inputs that no kernel reads may be more than there are addresses; they are left out.
+    """
+    arrays: list[np.ndarray | None] = []
+    for position, type in enumerate(types[: len(addresses)]):
+        arrays.append(None)
+        if type.nbytes <= SMALL:
+            array = fresh(type.shape, type.numpy)
+            addresses[position] = array.ctypes.data
+            arrays[-1] = array
+    return arrays
+
+
+def readable(array: np.ndarray) -> np.ndarray:
+    """The array, or a copy, such that the slack behind its end may be read.
+
+    Kernels read whole vectors and may run over the end by less than SLACK bytes. That is safe
+    where those bytes share a page with the last one; otherwise the array is copied.
+    """
+    end = array.ctypes.data + array.nbytes
+    if array.nbytes and 0 < end % PAGE <= PAGE - SLACK:
+        return array
+    copy = fresh(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def fresh(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array on a cache line, with slack behind it."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    return aligned(nbytes + SLACK)[:nbytes].view(dtype).reshape(shape)
