@@ -15,9 +15,10 @@ from typing import Any
 from cnnir.errors import GradientError, IRError
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops.derivative import Undefined, filled
-from cnnir.tensortype import is_float
+from cnnir.tensortype import TensorType, is_float
 
 Chosen = str | Value | Sequence[str | Value] | None
+Named = list[tuple[str, Value]]
 
 
 def gradient(
@@ -47,23 +48,26 @@ def gradient(
     """
     work = _Work(graph)
     targets, leaves = work.targets(of), work.leaves(wrt)
-    seeds: dict[Value, Value] = {}
-    for target in targets:
-        if not cotangents and target.type.size != 1:
-            raise GradientError(
-                f"the gradient of {work.name(target)!r}, {target.type}: it is no single number; "
-                "wanted a loss, or cotangents=True"
-            )
-        seed = (
-            _input(work.g, target, f"cotangent.{work.name(target)}")
-            if cotangents
-            else filled(work.g, target.type, 1)
-        )
-        seeds[target] = seed
+    seeds = [_seed(work.g, name, target.type, cotangents) for name, target in targets]
     work.expand(targets, leaves)
-    found = _backward(work.g, {work.now(t): s for t, s in seeds.items()}, work.all_now(leaves))
-    named = [(f"grad.{work.name(v)}", v.type, found.get(work.now(v))) for v in leaves]
+    start: dict[Value, Value] = {}
+    for (_, target), seed in zip(targets, seeds, strict=True):
+        _accumulate(work.g, start, work.now(target), seed)
+    found = _backward(work.g, start, [work.now(v) for _, v in leaves])
+    named = [(f"grad.{name}", v.type, found.get(work.now(v))) for name, v in leaves]
     return work.finish(named, outputs)
+
+
+def _seed(g: Graph, name: str, type: TensorType, cotangents: bool) -> Value:
+    """The cotangent of what is differentiated: an input, or 1."""
+    if cotangents:
+        return _input(g, type, f"cotangent.{name}")
+    if type.size != 1:
+        raise GradientError(
+            f"the gradient of {name!r}, {type}: it is no single number; "
+            "wanted a loss, or cotangents=True"
+        )
+    return filled(g, type, 1)
 
 
 def jvp(graph: Graph, wrt: Chosen = None, of: Chosen = None, *, outputs: bool = True) -> Graph:
@@ -79,13 +83,15 @@ def jvp(graph: Graph, wrt: Chosen = None, of: Chosen = None, *, outputs: bool = 
     work = _Work(graph)
     leaves = work.leaves(wrt)
     targets = work.targets(of, every=True)
-    tangents = {v: _input(work.g, v, f"tangent.{work.name(v)}") for v in leaves}
+    tangents = [_input(work.g, v.type, f"tangent.{name}") for name, v in leaves]
     work.expand(targets, leaves)
-    known: dict[Value, Value] = {work.now(v): t for v, t in tangents.items()}
+    known: dict[Value, Value] = {}
+    for (_, leaf), tangent in zip(leaves, tangents, strict=True):
+        _accumulate(work.g, known, work.now(leaf), tangent)
     for node in work.g.order():
         if node.op is not None and any(v in known for v in node.operands if v is not None):
             _forward(work.g, node, known)
-    named = [(f"tangent.{work.name(v)}", v.type, known.get(work.now(v))) for v in targets]
+    named = [(f"tangent.{name}", v.type, known.get(work.now(v))) for name, v in targets]
     return work.finish(named, outputs)
 
 
@@ -109,8 +115,13 @@ def _backward(g: Graph, seeds: dict[Value, Value], leaves: Iterable[Value]) -> d
                 continue
             dx = _checked(node, position, x, dx)
             with g.provenance(*node.sources):
-                cotangents[x] = g.add("add", cotangents[x], dx) if x in cotangents else dx
+                _accumulate(g, cotangents, x, dx)
     return cotangents
+
+
+def _accumulate(g: Graph, sums: dict[Value, Value], value: Value, term: Value) -> None:
+    """Add a term to the sum that belongs to a value."""
+    sums[value] = g.add("add", sums[value], term) if value in sums else term
 
 
 def _order(roots: Iterable[Value]) -> list[Node]:
@@ -178,7 +189,7 @@ def _forward(g: Graph, node: Node, known: dict[Value, Value]) -> None:
             found = _transposed_vjp(g, node, tangents)
         for y, t in zip(node.results, found, strict=True):
             if t is not None:  # an intermediate value that is varied itself has one already
-                known[y] = g.add("add", known[y], t) if y in known else t
+                _accumulate(g, known, y, t)
 
 
 def _transposed_vjp(g: Graph, node: Node, tangents: Sequence[Value | None]) -> list[Value | None]:
@@ -204,8 +215,7 @@ def _transposed_vjp(g: Graph, node: Node, tangents: Sequence[Value | None]) -> l
         t, x = tangents[position], twin.operands[position]
         if t is not None and x is not None and dx is not None:
             dx = _checked(twin, position, x, dx)
-            both = small.add("add", seeds[dx], directions[t]) if dx in seeds else directions[t]
-            seeds[dx] = both
+            _accumulate(small, seeds, dx, directions[t])
     found = _backward(small, seeds, us)
     for u in us:
         if u in found:
@@ -256,61 +266,55 @@ class _Work:
         """What stands for one of the caller's values in the copy."""
         return self._twins[value]
 
-    def all_now(self, values: Iterable[Value]) -> list[Value]:
-        """What stands for the caller's values."""
-        return [self.now(v) for v in values]
-
-    def name(self, value: Value) -> str:
-        """What one of the caller's values is called."""
-        for output, name in zip(self.graph.outputs, self.graph.output_names, strict=True):
-            if output is value and value.node.op is not None:
-                return name
-        return value.name or f"value{self.graph.order().index(value.node)}"
-
     # ---- what the caller chose
 
-    def targets(self, of: Chosen, every: bool = False) -> list[Value]:
-        """The values that are differentiated."""
+    def targets(self, of: Chosen, every: bool = False) -> Named:
+        """The values that are differentiated, and their names."""
         names = dict(zip(self.graph.output_names, self.graph.outputs, strict=True))
-        if of is None:
-            floats = [v for v in self.graph.outputs if is_float(v.type.dtype)]
-            if not every and len(self.graph.outputs) != 1:
-                raise GradientError(
-                    f"the graph has {len(self.graph.outputs)} outputs, {', '.join(names)}: "
-                    "wanted the name of the one to differentiate as `of`"
-                )
-            return floats if every else list(self.graph.outputs)
-        return [self._chosen(one, "output", [names]) for one in _several(of)]
+        if of is not None:
+            return [self._chosen(one, "output", names) for one in _several(of)]
+        if every:
+            return [(n, v) for n, v in names.items() if is_float(v.type.dtype)]
+        if len(names) != 1:
+            raise GradientError(
+                f"the graph has {len(names)} outputs, {', '.join(names)}: "
+                "wanted the name of the one to differentiate as `of`"
+            )
+        return [self._chosen(name, "output", names) for name in names]
 
-    def leaves(self, wrt: Chosen) -> list[Value]:
-        """The values that are varied."""
-        inputs = {v.name or "": v for v in self.graph.inputs}
-        params = {n.results[0].name or "": n.results[0] for n in self.graph.nx if n.kind == "param"}
+    def leaves(self, wrt: Chosen) -> Named:
+        """The values that are varied, and their names."""
+        params = {n.attrs["ref"]: n.results[0] for n in self.graph.order() if n.kind == "param"}
         if wrt is None:
-            return [v for v in params.values() if is_float(v.type.dtype) and v in self._twins]
-        return [self._chosen(one, "input or param", [inputs, params]) for one in _several(wrt)]
+            return [(n, v) for n, v in params.items() if is_float(v.type.dtype)]
+        names = params | {v.name or "": v for v in self.graph.inputs}
+        return [self._chosen(one, "input or param", names) for one in _several(wrt)]
 
-    def _chosen(self, one: str | Value, what: str, names: list[dict[str, Value]]) -> Value:
-        if isinstance(one, str):
-            known = [n for by_name in names for n in by_name]
-            if one not in known:
-                near = difflib.get_close_matches(one, known, 3) or known[:8]
-                raise GradientError(f"there is no {what} {one!r}; there is {', '.join(near)}")
-            one = next(by_name[one] for by_name in names if one in by_name)
-        if one not in self._twins:
-            raise GradientError(f"{one!r} is not a value that the outputs of the graph need")
-        if not is_float(one.type.dtype):
-            raise GradientError(f"{self.name(one)!r} is {one.type}: only floats have derivatives")
-        return one
+    def _chosen(self, one: str | Value, what: str, names: dict[str, Value]) -> tuple[str, Value]:
+        if isinstance(one, str) and one not in names:
+            near = difflib.get_close_matches(one, names, 3) or list(names)[:8]
+            raise GradientError(f"there is no {what} {one!r}; there is {', '.join(near)}")
+        name, value = (one, names[one]) if isinstance(one, str) else (self._name(one, names), one)
+        if value not in self._twins:
+            raise GradientError(f"{value!r} is not a value that the outputs of the graph need")
+        if not is_float(value.type.dtype):
+            raise GradientError(f"{name!r} is {value.type}: only floats have derivatives")
+        return name, value
+
+    def _name(self, value: Value, names: dict[str, Value]) -> str:
+        known = (name for name, v in names.items() if v is value)
+        if name := next(known, value.name):
+            return name
+        return f"value{list(self._twins).index(value)}" if value in self._twins else "value"
 
     # ---- making ready, and the result
 
-    def expand(self, targets: Iterable[Value], leaves: Iterable[Value]) -> None:
+    def expand(self, targets: Named, leaves: Named) -> None:
         """Take apart what has no derivative of its own: fused nodes, and ops that decompose."""
         again = True
         while again:
-            order = _order(self.now(t) for t in targets)
-            active = _active(order, self.all_now(leaves))
+            order = _order(self.now(t) for _, t in targets)
+            active = _active(order, [self.now(v) for _, v in leaves])
             found = [n for n in order if any(v in active for v in n.operands) and _composed(n)]
             for node in found:
                 self._expand(node)
@@ -368,8 +372,8 @@ def _several(chosen: str | Value | Sequence[str | Value]) -> Iterator[str | Valu
     yield from dict.fromkeys([chosen] if isinstance(chosen, str | Value) else chosen)
 
 
-def _input(g: Graph, value: Value, name: str) -> Value:
-    return g.input(value.type, _fresh(name, [v.name or "" for v in g.inputs]))
+def _input(g: Graph, type: TensorType, name: str) -> Value:
+    return g.input(type, _fresh(name, [v.name or "" for v in g.inputs]))
 
 
 def _fresh(name: str, taken: Iterable[str]) -> str:

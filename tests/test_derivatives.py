@@ -67,3 +67,27 @@ def test_without_derivative(name: str) -> None:
     graph = SAMPLES[name][0].graph(name)
     with pytest.raises(GradientError, match=f"{name}.*no derivative"):
         gradient(graph, wrt=["x0"], cotangents=True)
+
+
+def spread(per_op: int) -> list[tuple[str, Sample]]:
+    """A few samples of each op, from all over its list."""
+    by_op: dict[str, list[Sample]] = {}
+    for name, sample in CASES:
+        if all(v is None or v.size for v in sample.types):
+            by_op.setdefault(name, []).append(sample)
+    return [
+        (name, samples[k * len(samples) // per_op])
+        for name, samples in by_op.items()
+        for k in range(min(per_op, len(samples)))
+    ]
+
+
+@pytest.mark.parametrize(("name", "sample"), spread(3), ids=case_id)
+def test_second_derivatives(name: str, sample: Sample) -> None:
+    graph, feeds = drawn(name, sample)
+    of, wrt = float_outputs(graph), float_inputs(graph)
+    first = gradient(graph, of, wrt, cotangents=True, outputs=False)
+    rng = np.random.default_rng(7)
+    types = {v.name: v.type for v in first.inputs}
+    feeds |= {n: rng.uniform(-1, 1, types[n].shape) for n in types if n not in feeds}
+    check_derivatives(first, feeds, tolerance=1e-5)
