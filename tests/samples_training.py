@@ -121,3 +121,22 @@ STARTS = np.array([-1, 0, 2, 1, 4])
 for axis, dtype in itertools.product(range(3), FLOATS):
     operands = (f"{dtype}[5,5,5]", STARTS, f"{dtype}[5,3]")
     add("banded", Sample(operands, {"axis": axis}))
+
+# ---------------------------------------------------------------- sampling
+
+for sampled in SAMPLES["grid_sample"][::4]:
+    dx, near = sampled.types[0], sampled.types[1]
+    assert dx is not None and near is not None
+    if dx.size and near.size:
+        after = text(dx.dtype, *dx.shape[:2], *near.shape[1:-1])
+        operands = (after, sampled.operands[1])
+        attrs = {**sampled.attrs, "sizes": dx.shape[2:]}
+        add("grid_sample_grad", Sample(operands, attrs, ranges=sampled.ranges))
+        add("grid_slopes", Sample(sampled.operands, sampled.attrs, ranges=sampled.ranges))
+for region in SAMPLES["roi_align"]:
+    if region.attrs["mode"] == "avg":
+        dx, rois = region.types[0], region.types[1]
+        assert dx is not None and rois is not None
+        attrs = {k: v for k, v in region.attrs.items() if k != "mode"} | {"shape": dx.shape}
+        after = text(dx.dtype, rois.shape[0], dx.shape[1], *attrs["output_size"])
+        add("roi_align_grad", Sample((after, *region.operands[1:]), attrs))

@@ -67,9 +67,16 @@ class DualAlgebra:
     def __init__(self, m: Any, count: int) -> None:
         self.m, self.count = m, count
 
-    def variable(self, value: Any, position: int) -> Dual:
-        """The operand that the derivative at `position` is taken by."""
-        return Dual(self, value, tuple(1.0 if k == position else 0.0 for k in range(self.count)))
+    def variable(self, value: Any, position: int, one: Any = 1.0) -> Dual:
+        """The operand that the derivative at `position` is taken by.
+
+        In algebras whose `select` needs an element type, `one` has it.
+        """
+        return Dual(self, value, tuple(one if k == position else 0.0 for k in range(self.count)))
+
+    def fixed(self, value: Any) -> Dual:
+        """A value that no derivative is taken by."""
+        return Dual(self, value, (0.0,) * self.count)
 
     @staticmethod
     def value(x: Any) -> Any:
@@ -97,11 +104,14 @@ class DualAlgebra:
 
     def div(self, a: Any, b: Any) -> Dual:
         """a / b."""
-        y = self.value(b)
-        q = self.m.div(self.value(a), y)
+        x, y = self.value(a), self.value(b)
+        if not is_float(self.dtype(a if isinstance(a, Dual) else b)):
+            return self.fixed(self.m.div(x, y))
+        q = x / y
 
         def slope(da: Any, db: Any) -> Any:
-            return self.m.div(da - _times(db, q), y)
+            change = da - _times(db, q)
+            return change if isinstance(change, float) and change == 0.0 else change / y
 
         return self.combine(lambda *_: q, slope, a, b)
 
@@ -117,7 +127,7 @@ class DualAlgebra:
     def pow(self, a: Any, b: Any) -> Dual:
         """a to the power b."""
         x, y = self.value(a), self.value(b)
-        result = Dual(self, self.m.pow(x, y), (0.0,) * self.count)
+        result = self.fixed(self.m.pow(x, y))
         if not self.constant(a):
             result += self.chain(0.0, y * self.m.pow(x, y - 1.0), a)
         if not self.constant(b):
@@ -137,10 +147,10 @@ class DualAlgebra:
 
         def slope(da: Any, db: Any) -> Any:
             if self.constant(b):
-                return self.m.select(ahead(x, y), da, 0.0)
+                return self._choice(ahead(x, y), da, 0.0)
             other = 0.0 if self.constant(a) else 0.5 * (da + db)
-            behind = self.m.select(ahead(y, x), db, other)
-            return behind if self.constant(a) else self.m.select(ahead(x, y), da, behind)
+            behind = self._choice(ahead(y, x), db, other)
+            return behind if self.constant(a) else self._choice(ahead(x, y), da, behind)
 
         return self.combine(of, slope, a, b)
 
@@ -150,16 +160,24 @@ class DualAlgebra:
             return self.m.select(condition, a, b)
         return self.combine(
             lambda x, y: self.m.select(condition, x, y),
-            lambda dx, dy: self.m.select(condition, dx, dy),
+            lambda dx, dy: self._choice(condition, dx, dy),
             a,
             b,
         )
 
+    def _choice(self, condition: Any, a: Any, b: Any) -> Any:
+        """A slope or the other; where both are 0 whatever happens nothing is chosen."""
+        numbers = isinstance(a, float) and isinstance(b, float)
+        return a if numbers and a == b == 0.0 else self.m.select(condition, a, b)
+
     def abs(self, x: Any) -> Dual:
         """The absolute value."""
         v = self.value(x)
-        side = self.m.select(v < 0, -1.0, 0.0)
-        return self.chain(self.m.abs(v), self.m.select(v > 0, 1.0, side), x)
+
+        def slope(dx: Any) -> Any:
+            return self._choice(v > 0, dx, self._choice(v < 0, -dx, 0.0))
+
+        return Dual(self, self.m.abs(v), tuple(map(slope, self.slopes(x))))
 
     def sqrt(self, x: Any) -> Dual:
         """The square root."""
@@ -195,10 +213,10 @@ class DualAlgebra:
         return self.chain(self.m.erf(v), bell, x)
 
     def cast(self, x: Any, dtype: str) -> Any:
-        """Conversion; nothing passes through an integer."""
+        """Conversion; nothing passes through an integer, which is no dual number any more."""
         value = self.m.cast(self.value(x), dtype)
         if not is_float(dtype):
-            return Dual(self, value, (0.0,) * self.count)
+            return value
         numbers = (isinstance(dx, float) for dx in self.slopes(x))
         slopes = zip(self.slopes(x), numbers, strict=True)
         return Dual(self, value, tuple(s if n else self.m.cast(s, dtype) for s, n in slopes))

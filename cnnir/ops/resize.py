@@ -2,7 +2,7 @@
 
 Positions are exact (see `interpolation.py`), so that nearest neighbours of whole factors become
 i // k, and evaluators and kernels agree on every tie. What is not here: sampling at positions that
-are data (`sampling.py`).
+are data (`grid_sample.py`).
 """
 
 from __future__ import annotations
