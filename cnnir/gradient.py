@@ -15,6 +15,8 @@ from typing import Any
 from cnnir.errors import GradientError, IRError
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops.derivative import Undefined, filled
+from cnnir.recompute import Choice
+from cnnir.recompute import recompute as use_copies
 from cnnir.tensortype import TensorType, is_float
 
 Chosen = str | Value | Sequence[str | Value] | None
@@ -28,16 +30,21 @@ def gradient(
     *,
     cotangents: bool = False,
     outputs: bool = True,
+    recompute: Choice | None = None,
 ) -> Graph:
     """A graph that also computes the gradient of `of` with respect to `wrt` (reverse mode).
 
     of: an output's name, or a Value of the graph, or several, whose gradients are added; None is
         the sole output. Each has to be a single number, such as a loss.
     wrt: names of inputs and params, or Values, intermediate ones too; None is every param of a
-        float type. What is not listed is constant: no node is built for it.
+        float type. What is not listed is constant: no node is built for it. Outputs are computed
+        in order, so it needs the least memory when what is used last is first, as with None.
     cotangents: `of` may be tensors; each gets an input `cotangent.NAME` of its type, and the
         result is the sum of the products of cotangent and Jacobian.
     outputs: whether the outputs of `graph` stay outputs, before the gradients.
+    recompute: which forward nodes the backward pass computes again instead of keeping what they
+        gave, for less memory and more time: a function of a Node, such as
+        `lambda node: node.name == "relu"`.
 
     The gradients are outputs named `grad.NAME`, in the order of `wrt` (of names that are taken,
     `grad.NAME~1`), zeros for what `of` does not depend on. The arrays of params are shared with
@@ -53,7 +60,10 @@ def gradient(
     start: dict[Value, Value] = {}
     for (_, target), seed in zip(targets, seeds, strict=True):
         _accumulate(work.g, start, work.now(target), seed)
+    forward = _order(start)
     found = _backward(work.g, start, [work.now(v) for _, v in leaves])
+    if recompute is not None:
+        use_copies(work.g, forward, start, found, recompute)
     named = [(f"grad.{name}", v.type, found.get(work.now(v))) for name, v in leaves]
     return work.finish(named, outputs)
 
@@ -286,7 +296,7 @@ class _Work:
         """The values that are varied, and their names."""
         params = {n.attrs["ref"]: n.results[0] for n in self.graph.order() if n.kind == "param"}
         if wrt is None:
-            return [(n, v) for n, v in params.items() if is_float(v.type.dtype)]
+            return [(n, v) for n, v in reversed(params.items()) if is_float(v.type.dtype)]
         names = params | {v.name or "": v for v in self.graph.inputs}
         return [self._chosen(one, "input or param", names) for one in _several(wrt)]
 

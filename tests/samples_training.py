@@ -140,3 +140,7 @@ for region in SAMPLES["roi_align"]:
         attrs = {k: v for k, v in region.attrs.items() if k != "mode"} | {"shape": dx.shape}
         after = text(dx.dtype, rois.shape[0], dx.shape[1], *attrs["output_size"])
         add("roi_align_grad", Sample((after, *region.operands[1:]), attrs))
+
+for dtype in (*FLOATS, "i8", "bool"):
+    add("barrier", Sample((f"{dtype}[2,3,5]", "f32[7]")))
+add("barrier", Sample(("f32[]", "i64[0,2]")))
