@@ -128,4 +128,45 @@ def normed(batch: int = 2, dtype: str = "f32") -> tuple[Graph, dict[str, np.ndar
     return net.classify(net.dense(add("softplus", x), "d", 3)), net.feeds(3)
 
 
-NETS = (lenet, resnet_block, mobile_block, unet, normed)
+def inception(batch: int = 2, dtype: str = "f32") -> tuple[Graph, dict[str, np.ndarray]]:
+    """Branches of 1x1, of 1x5 and 5x1 convolutions, and of an average pool, side by side."""
+    net = Net("inception", batch, 6, 7, 8, dtype=dtype)
+    add, x = net.g.add, net.x
+    row, column = net.param("row", 5, 4, 1, 5), net.param("column", 7, 5, 5, 1, scale=0.2)
+    y = add("relu", net.conv(x, "thin", 4, 1))
+    y = add("relu", add("conv", y, row, padding=(0, 2, 0, 2)))
+    y = add("relu", add("conv", y, column, padding=(2, 0, 2, 0)))
+    pads = {"padding": (1, 1, 1, 1), "count_include_pad": True}
+    pooled = add("avg_pool", x, kernel=(3, 3), **pads)
+    branches = [add("relu", net.conv(x, "one", 5, 1)), y, add("relu", net.conv(pooled, "p", 3, 1))]
+    y = add("lrn", add("concat", *branches, axis=1), size=5, alpha=0.1)
+    return net.classify(net.dense(add("reduce_max", y, axes=(2, 3)), "d", 4)), net.feeds(4)
+
+
+def video(batch: int = 2, dtype: str = "f32") -> tuple[Graph, dict[str, np.ndarray]]:
+    """Convolutions and pools over three axes."""
+    net = Net("video", batch, 2, 6, 7, 8, dtype=dtype)
+    add = net.g.add
+    x = add("softplus", net.conv(net.x, "c1", 4, 3, padding=1, stride=(1, 2, 2)))
+    x = add("max_pool", x, kernel=(2, 2, 2), stride=(2, 1, 2))
+    x = add("tanh", net.norm(net.conv(x, "c2", 5, 2, bias=False), "n"))
+    return net.classify(net.dense(x, "d", 3)), net.feeds(3)
+
+
+def shuffle(batch: int = 1, dtype: str = "f32") -> tuple[Graph, dict[str, np.ndarray]]:
+    """Channels become pixels (pixel shuffle), each of which is classified."""
+    net = Net("shuffle", batch, 3, 5, 4, dtype=dtype)
+    add = net.g.add
+    x = net.conv(net.x, "c1", 12, 3, padding=1)
+    x = add("reshape", x, shape=(batch, 3, 2, 2, 5, 4))
+    x = add("reshape", add("transpose", x, perm=(0, 1, 4, 2, 5, 3)), shape=(batch, 3, 10, 8))
+    x = add("prelu", x, add("reshape", net.param("slope", 3), shape=(3, 1, 1)))
+    y = net.conv(x, "c2", 4, 3, padding=2, dilation=(2, 2))
+    labels = net.g.input(TensorType("i64", (batch, 10, 8)), "labels")
+    net.g.output(add("cross_entropy", y, labels), "loss")
+    feeds = net.feeds(4)
+    feeds["labels"] = net.rng.integers(0, 4, (batch, 10, 8))
+    return net.g, feeds
+
+
+NETS = (lenet, resnet_block, mobile_block, unet, normed, inception, video, shuffle)

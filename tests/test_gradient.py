@@ -264,7 +264,8 @@ def test_any_choice_can_be_recomputed(net, every: int) -> None:
     graph, feeds = net(dtype="f64")
     nodes = iter(range(10**6))
     again = gradient(graph, recompute=lambda node: next(nodes) % every == 0)
-    assert any(n.name == "barrier" for n in again.order())
+    if every == 1:  # of the others there may be none that the way back uses
+        assert any(n.name == "barrier" for n in again.order())
     for a, b in zip(evaluate(gradient(graph), feeds), evaluate(again, feeds), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 

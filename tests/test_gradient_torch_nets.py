@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gradient_nets import lenet, mobile_block, normed, resnet_block, unet
+from gradient_nets import (
+    inception,
+    lenet,
+    mobile_block,
+    normed,
+    resnet_block,
+    shuffle,
+    unet,
+    video,
+)
 
 from cnnir import Graph, evaluate, gradient
 
@@ -66,6 +75,26 @@ def torch_normed(t: Torch, x: Any) -> Any:
     return t.dense(F.softplus(F.layer_norm(x, x.shape[1:], t.params["ls"])), "d")
 
 
+def torch_inception(t: Torch, x: Any) -> Any:
+    y = F.relu(F.conv2d(F.relu(t.conv(x, "thin")), t.params["row"], padding=(0, 2)))
+    y = F.relu(F.conv2d(y, t.params["column"], padding=(2, 0)))
+    pooled = F.relu(t.conv(F.avg_pool2d(x, 3, 1, 1), "p"))
+    y = F.local_response_norm(torch.cat([F.relu(t.conv(x, "one")), y, pooled], 1), 5, 0.1)
+    return t.dense(y.amax((2, 3)), "d")
+
+
+def torch_video(t: Torch, x: Any) -> Any:
+    x = F.conv3d(x, t.params["c1.w"], t.params["c1.b"], stride=(1, 2, 2), padding=1)
+    x = F.max_pool3d(F.softplus(x), 2, (2, 1, 2))
+    x = F.conv3d(x, t.params["c2.w"])
+    return t.dense(torch.tanh(t.norm(x, "n")), "d")
+
+
+def torch_shuffle(t: Torch, x: Any) -> Any:
+    x = F.prelu(F.pixel_shuffle(t.conv(x, "c1", padding=1), 2), t.params["slope"])
+    return t.conv(x, "c2", padding=2, dilation=2)
+
+
 @pytest.mark.parametrize(
     ("net", "twin"),
     [
@@ -74,6 +103,9 @@ def torch_normed(t: Torch, x: Any) -> Any:
         (mobile_block, torch_mobile_block),
         (unet, torch_unet),
         (normed, torch_normed),
+        (inception, torch_inception),
+        (video, torch_video),
+        (shuffle, torch_shuffle),
     ],
 )
 @pytest.mark.parametrize("batch", [1, 4])
