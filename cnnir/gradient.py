@@ -98,7 +98,7 @@ def jvp(graph: Graph, wrt: Chosen = None, of: Chosen = None, *, outputs: bool = 
     known: dict[Value, Value] = {}
     for (_, leaf), tangent in zip(leaves, tangents, strict=True):
         _accumulate(work.g, known, work.now(leaf), tangent)
-    for node in work.g.order():
+    for node in _order(work.now(v) for _, v in targets):
         if node.op is not None and any(v in known for v in node.operands if v is not None):
             _forward(work.g, node, known)
     named = [(f"tangent.{name}", v.type, known.get(work.now(v))) for name, v in targets]

@@ -351,6 +351,19 @@ def test_errors_of_the_choice() -> None:
         gradient(graph, "logits")
 
 
+def test_what_other_outputs_need_may_have_no_derivative() -> None:
+    g = Graph()
+    x, boxes = g.input(f64(1, 2, 5, 5), "x"), g.input(f64(3, 4), "boxes")
+    members = g.constant(np.zeros(3, np.int64))
+    regions = g.add("roi_align", x, boxes, members, mode="max", output_size=(2, 2))
+    g.output(regions, "regions")
+    g.output(g.add("reduce_sum", g.add("mul", x, x), axes=(0, 1, 2, 3), keepdims=False), "loss")
+    assert gradient(g, "loss", "x").output_names == ["regions", "loss", "grad.x"]
+    assert jvp(g, "x", "loss").output_names == ["regions", "loss", "tangent.loss"]
+    with pytest.raises(GradientError, match="mode='avg' only"):
+        jvp(g, "x")
+
+
 def test_an_op_without_a_derivative_is_named_with_its_source() -> None:
     class Opaque(Op):
         """Known to nobody."""
