@@ -8,6 +8,7 @@ from cnnir.compile import Executable, compile, load
 from cnnir.errors import (
     BackendError,
     Error,
+    GradientError,
     InputError,
     IRError,
     LimitError,
@@ -18,6 +19,7 @@ from cnnir.errors import (
     UnsupportedError,
 )
 from cnnir.evaluate import evaluate
+from cnnir.gradient import gradient, jvp
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import OPS, Elementwise, Op
 from cnnir.tensortype import TensorType
@@ -31,6 +33,7 @@ __all__ = [
     "Elementwise",
     "Error",
     "Executable",
+    "GradientError",
     "Graph",
     "IRError",
     "InputError",
@@ -47,6 +50,8 @@ __all__ = [
     "__version__",
     "compile",
     "evaluate",
+    "gradient",
+    "jvp",
     "load",
     "parse",
 ]

@@ -40,6 +40,10 @@ class UnsupportedError(Error):
         self.items = tuple(items)
 
 
+class GradientError(Error):
+    """A derivative that does not exist, or that is asked for in a way that has no meaning."""
+
+
 class LimitError(Error):
     """Something larger than the limits allow: nodes, bytes, seconds."""
 

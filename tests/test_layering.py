@@ -24,6 +24,8 @@ LEVELS = {
     "cnnir.ir": 2,
     "cnnir.text": 3,
     "cnnir.evaluate": 3,
+    "cnnir.gradient": 3,
+    "cnnir.recompute": 2.5,
     "cnnir.rewrite": 3,
     "cnnir.loops": 3,
     "cnnir.memory": 3,

@@ -15,10 +15,11 @@ SUPPORTED = """
     GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Identity
     InstanceNormalization LRN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax
     LpNormalization MatMul Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg
-    NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow Range Reciprocal ReduceL2 ReduceMax
-    ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize RoiAlign Round ScatterElements
-    ScatterND Selu Shape Sigmoid Size Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze
-    Sub Sum Swish Tanh Tile TopK Transpose Unsqueeze Upsample Where Xor
+    NegativeLogLikelihoodLoss NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow Range
+    Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize
+    RoiAlign Round ScatterElements ScatterND Selu Shape Sigmoid Size Slice Softmax
+    SoftmaxCrossEntropyLoss Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh Tile TopK
+    Transpose Unsqueeze Upsample Where Xor
 """.split()
 
 REFUSED = {

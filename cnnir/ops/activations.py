@@ -21,6 +21,9 @@ class Relu(Typed):
     def scalar(m, x):
         return m.max(x, 0)
 
+    def derivative(m, y, x):
+        return m.select(y > 0, 1.0, 0.0)
+
 
 class LeakyRelu(Typed):
     """y = x where x >= 0, else alpha * x."""
@@ -49,6 +52,9 @@ class Elu(Typed):
     def scalar(m, x, *, alpha=1.0):
         return m.select(x < 0, alpha * (m.exp(x) - 1.0), x)
 
+    def derivative(m, y, x, *, alpha=1.0):
+        return m.select(x < 0, y + alpha, 1.0)
+
 
 class Selu(Typed):
     """y = gamma * x where x > 0, else gamma * alpha * (e^x - 1).
@@ -61,6 +67,9 @@ class Selu(Typed):
     def scalar(m, x, *, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875):
         return m.select(x < 0, (gamma * alpha) * (m.exp(x) - 1.0), gamma * x)
 
+    def derivative(m, y, x, *, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875):
+        return m.select(x < 0, y + gamma * alpha, gamma)
+
 
 class Sigmoid(Typed):
     """The logistic function: y = 1 / (1 + e^-x)."""
@@ -69,6 +78,9 @@ class Sigmoid(Typed):
 
     def scalar(m, x):
         return _sigmoid(m, x)
+
+    def derivative(m, y, x):
+        return y * (1.0 - y)
 
 
 def _sigmoid(m: Any, x: Any) -> Any:
@@ -93,6 +105,10 @@ class Swish(Typed):
     def scalar(m, x, *, alpha=1.0):
         return x / (1.0 + m.exp(-alpha * x))
 
+    def derivative(m, y, x, *, alpha=1.0):
+        s = _sigmoid(m, alpha * x)
+        return s + alpha * y * (1.0 - s)
+
 
 class HardSwish(Typed):
     """y = x * max(0, min(1, x / 6 + 1/2))."""
@@ -111,6 +127,9 @@ class Tanh(Typed):
     def scalar(m, x):
         return m.tanh(x)
 
+    def derivative(m, y, x):
+        return 1.0 - y * y
+
 
 class Softplus(Typed):
     """y = ln(1 + e^x), computed as max(x, 0) + ln(1 + e^-|x|)."""
@@ -119,6 +138,9 @@ class Softplus(Typed):
 
     def scalar(m, x):
         return m.max(x, 0.0) + m.log(1.0 + m.exp(-m.abs(x)))
+
+    def derivative(m, y, x):
+        return _sigmoid(m, x)
 
 
 class Mish(Typed):

@@ -15,6 +15,7 @@ import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.algebra import NUMPY
+from cnnir.ops.derivative import elementwise_jvp, elementwise_vjp
 from cnnir.tensortype import TensorType
 
 OPS: dict[str, type[Op]] = {}
@@ -55,6 +56,10 @@ class Op:
     procedure: ClassVar[Callable[..., Any] | None] = None
     decompose: ClassVar[Callable[..., Any] | None] = None
     vjp: ClassVar[Callable[..., Any] | None] = None
+    """vjp(g, node, *dys): the cotangents of the operands, from those of the results (None where
+    there is none). None stands for 0, `Undefined` for what does not exist."""
+    jvp: ClassVar[Callable[..., Any] | None] = None
+    """jvp(g, node, *tangents): the tangents of the results; without it, the transpose of vjp."""
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if abstract:
@@ -122,8 +127,14 @@ class Elementwise(Op, abstract=True):
     """An op given by `scalar(m, x, ..., *, attributes)` on single elements, with broadcasting.
 
     Subclasses override `infer` when the result's element type differs from the operands', or to
-    declare attributes. `evaluate` and `element` follow from `scalar`.
+    declare attributes. `evaluate`, `element` and derivatives follow from `scalar`; `derivative`
+    says the partial derivatives where there is a better way, from the result y too.
     """
+
+    derivative: ClassVar[Callable[..., Any] | None] = None
+    """derivative(m, y, x, ..., *, attributes): the partial derivative by x, or a tuple of them."""
+    vjp = staticmethod(elementwise_vjp)
+    jvp = staticmethod(elementwise_jvp)
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if not abstract:

@@ -107,6 +107,9 @@ class Sign(Typed):
             return m.select(x > 0, 1.0, m.select(x < 0, -1.0, x))
         return m.max(m.min(x, 1), -1) if is_signed(m.dtype(x)) else m.min(x, 1)
 
+    def derivative(m, y, x):
+        return 0.0
+
 
 class Exp(Typed):
     """The exponential: y = e^x."""
@@ -115,6 +118,9 @@ class Exp(Typed):
 
     def scalar(m, x):
         return m.exp(x)
+
+    def derivative(m, y, x):
+        return y
 
 
 class Log(Typed):
@@ -134,6 +140,9 @@ class Sqrt(Typed):
     def scalar(m, x):
         return m.sqrt(x)
 
+    def derivative(m, y, x):
+        return 0.5 / y
+
 
 class Reciprocal(Typed):
     """The reciprocal: y = 1 / x; infinite at 0."""
@@ -142,6 +151,9 @@ class Reciprocal(Typed):
 
     def scalar(m, x):
         return 1.0 / x
+
+    def derivative(m, y, x):
+        return -(y * y)
 
 
 class Erf(Typed):
@@ -225,6 +237,14 @@ class Clip(Typed):
         if hi is not None:
             x = m.min(x, m.const(_saturated(hi, m.dtype(x)), m.dtype(x)))
         return x
+
+    def derivative(m, y, x, *, lo=None, hi=None):
+        inside = [] if lo is None else [x >= lo]
+        inside += [] if hi is None else [x <= hi]
+        slope = 1.0
+        for condition in inside:  # the bounds count as inside
+            slope = m.select(condition, slope, 0.0)
+        return slope
 
 
 def _saturated(bound: float, dtype: str) -> float:
@@ -331,6 +351,11 @@ class Pow(Typed):
             return _integer_power(m, x, y)
         # powers wrap modulo 2^64 as they do modulo less, so i64 serves every narrower base
         return m.cast(_integer_power(m, m.cast(x, "i64"), m.cast(y, "i64")), base)
+
+    def derivative(m, y, x, exponent):
+        n = m.cast(exponent, m.dtype(x))
+        by_x = m.select(m.equal(n, 0.0), 0.0, n * m.pow(x, n - 1.0))
+        return by_x, m.select(m.equal(x, 0.0) & (n >= 0.0), 0.0, y * m.log(x))
 
 
 def _integer_power(m: Any, x: Any, y: Any) -> Any:

@@ -13,7 +13,9 @@ import numpy as np
 
 from cnnir.errors import IRError, RuntimeError
 from cnnir.ops.base import Op
+from cnnir.ops.derivative import filled, transposed
 from cnnir.ops.reduce import check_axis
+from cnnir.ops.tracing import converted
 from cnnir.tensortype import TensorType
 
 
@@ -72,6 +74,17 @@ class Gather(Op):
         i = m.checked(m.cast(indices[at[axis:stop]], "i64"), x.shape[axis], "indices")
         return x[(*at[:axis], i, *at[stop:])]
 
+    def vjp(g, node, dy):
+        (x, indices), axis = node.operands, node.attrs["axis"]
+        stop, rank = axis + indices.type.rank, x.type.rank
+        order = (*range(axis, stop), *range(axis), *range(stop, dy.type.rank))
+        front = (axis, *range(axis), *range(axis + 1, rank))
+        zeros = filled(g, x.type.with_shape(tuple(x.type.shape[a] for a in front)))
+        rows = g.add("reshape", indices, shape=(*indices.type.shape, 1))
+        updates = transposed(g, dy, order)
+        dx = g.add("scatter_nd", zeros, rows, updates, reduction="add")
+        return transposed(g, dx, tuple(front.index(a) for a in range(rank))), None
+
 
 class GatherND(Op):
     """Slices of x at index tuples, the rows of indices[.., k].
@@ -110,6 +123,16 @@ class GatherND(Op):
         q, k = len(indices.shape) - 1, indices.shape[-1]
         picked = checked_tuple(m, indices, at[:q], x.shape[batch_dims : batch_dims + k])
         return x[(*at[:batch_dims], *picked, *at[q:])]
+
+    def vjp(g, node, dy):
+        (x, indices), batch = node.operands, node.attrs["batch_dims"]
+        rows = indices
+        if batch:  # which member of the batch, before the index in it
+            shape = indices.type.shape[:-1]
+            members = np.moveaxis(np.indices(shape)[:batch], 0, -1)
+            rows = converted(g, indices, "i64")
+            rows = g.add("concat", g.constant(members, "i64"), rows, axis=len(shape))
+        return g.add("scatter_nd", filled(g, x.type), rows, dy, reduction="add"), None
 
 
 def check_elementwise_indices(x: TensorType, indices: TensorType, axis: Any) -> None:
@@ -150,6 +173,11 @@ class GatherElements(Op):
         i = m.checked(m.cast(indices[at], "i64"), x.shape[axis], "indices")
         return x[(*at[:axis], i, *at[axis + 1 :])]
 
+    def vjp(g, node, dy):
+        (x, indices), axis = node.operands, node.attrs["axis"]
+        zeros = filled(g, x.type)
+        return g.add("scatter_elements", zeros, indices, dy, axis=axis, reduction="add"), None
+
 
 class OneHot(Op):
     """values = [off, on]: y[a.., d, b..] = on where indices[a.., b..] = d, else off.
@@ -178,3 +206,14 @@ class OneHot(Op):
         i = m.cast(indices[(*at[:axis], *at[axis + 1 :])], "i64")
         i = m.select(i < 0, i + depth, i)
         return m.select(m.equal(i, at[axis]), values[(1,)], values[(0,)])
+
+    def vjp(g, node, dy):
+        indices, values = node.operands
+        line = g.constant(np.array([0, 1]), values.type.dtype)
+        hit = g.add("mul", dy, g.add("one_hot", indices, line, **node.attrs))
+        sums = [
+            g.add("reduce_sum", v, axes=tuple(range(v.type.rank)), keepdims=False)
+            for v in (g.add("sub", dy, hit), hit)
+        ]
+        parts = (g.add("reshape", v, shape=(1,)) for v in sums)
+        return None, g.add("concat", *parts, axis=0)

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op, broadcast_index, broadcast_shapes
+from cnnir.ops.derivative import reduce_to
 from cnnir.ops.elementwise import common_dtype
 from cnnir.tensortype import TensorType
 
@@ -41,9 +42,21 @@ class MatMul(Op):
         columns = broadcast_index(tuple(batch), y.shape[:-2])
         return m.reduce("sum", (x.shape[-1],), lambda k: x[(*rows, i, k)] * y[(*columns, k, j)])
 
+    def vjp(g, node, dy):
+        x, y = node.operands
+        dx = g.add("matmul", dy, _swapped(g, y))
+        dz = g.add("matmul", _swapped(g, x), dy)
+        return reduce_to(g, dx, x.type.shape), reduce_to(g, dz, y.type.shape)
+
     @staticmethod
     def cost(node: Any) -> Cost:
         """A multiplication and an addition for each k of each result element."""
         moved = Op.cost(node)
         inner = node.operands[0].type.shape[-1]
         return Cost(2 * inner * node.results[0].type.size, moved.read, moved.written)
+
+
+def _swapped(g: Any, x: Any) -> Any:
+    """The matrices of x transposed."""
+    rank = x.type.rank
+    return g.add("transpose", x, perm=(*range(rank - 2), rank - 1, rank - 2))

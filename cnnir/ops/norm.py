@@ -1,42 +1,36 @@
-"""Softmax and the normalisations. All but lrn decompose into reductions and arithmetic.
+"""The normalisations. All decompose into reductions and arithmetic.
 
 `decompose` computes 16-bit floats in f32 by casts at both ends, as `evaluate` does.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op, broadcast_shapes
+from cnnir.ops.derivative import reduce_to, reshaped, scaled, total
 from cnnir.ops.elementwise import common_dtype, is_number
 from cnnir.ops.reduce import check_axis
+from cnnir.ops.tracing import converted, widened
 from cnnir.tensortype import TensorType, compute_dtype
 
 
-def _widened(g: Any, value: Any) -> Any:
-    """A value in the type that arithmetic on it is done in."""
-    return _cast(g, value, compute_dtype(value.type.dtype))
-
-
-def _cast(g: Any, value: Any, dtype: str) -> Any:
-    return value if value.type.dtype == dtype else g.add("cast", value, dtype=dtype)
-
-
-def _per_channel(g: Any, value: Any, rank: int) -> Any:
+def per_channel(g: Any, value: Any, rank: int) -> Any:
     """[C] as [C, 1, ...], which broadcasts along the channels of [N, C, ...]."""
     channels = value.type.shape[0]
     return g.add("reshape", value, shape=(channels,) + (1,) * (rank - 2))
 
 
-def _check_epsilon(epsilon: Any) -> None:
+def check_epsilon(epsilon: Any) -> None:
     if not is_number(epsilon) or not epsilon >= 0:
         raise IRError(f"attribute epsilon is {epsilon!r}, wanted a number >= 0")
 
 
-def _check_channels(x: TensorType, **per_channel: TensorType) -> None:
+def check_channels(x: TensorType, **per_channel: TensorType) -> None:
     """IRError unless x is [N, C, ...] and the others are [C] of its element type."""
     common_dtype(("float",), x)
     if x.rank < 2:
@@ -47,7 +41,7 @@ def _check_channels(x: TensorType, **per_channel: TensorType) -> None:
             raise IRError(f"{name} is {type}, wanted {wanted}")
 
 
-class _Normalisation(Op, abstract=True):
+class Normalisation(Op, abstract=True):
     """Shared by the ops here: a cost of so many operations an element of the first result."""
 
     per_element: ClassVar[int]
@@ -60,91 +54,7 @@ class _Normalisation(Op, abstract=True):
         return Cost(flops, moved.read, moved.written)
 
 
-class Softmax(_Normalisation):
-    """y = e^(x - max x) / sum e^(x - max x), along `axis`.
-
-    NaN along the whole line where it holds NaN or inf, or nothing but -inf.
-    """
-
-    name = "softmax"
-    per_element = 5
-
-    def infer(x, *, axis):
-        common_dtype(("float",), x)
-        check_axis(axis, x.rank)
-        return x
-
-    def evaluate(x, *, axis):
-        if x.size == 0:
-            return x
-        with np.errstate(all="ignore"):
-            e = np.exp(x - x.max(axis, keepdims=True))
-            return e / e.sum(axis, keepdims=True)
-
-    def decompose(g, x, *, axis):
-        wide = _widened(g, x)
-        e = g.add("exp", g.add("sub", wide, g.add("reduce_max", wide, axes=(axis,))))
-        y = g.add("div", e, g.add("reduce_sum", e, axes=(axis,)))
-        return _cast(g, y, x.type.dtype)
-
-
-class LogSoftmax(_Normalisation):
-    """y = x - max x - ln sum e^(x - max x), along `axis`: the logarithm of softmax."""
-
-    name = "log_softmax"
-    per_element = 5
-
-    def infer(x, *, axis):
-        common_dtype(("float",), x)
-        check_axis(axis, x.rank)
-        return x
-
-    def evaluate(x, *, axis):
-        if x.size == 0:
-            return x
-        with np.errstate(all="ignore"):
-            shifted = x - x.max(axis, keepdims=True)
-            return shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
-
-    def decompose(g, x, *, axis):
-        wide = _widened(g, x)
-        shifted = g.add("sub", wide, g.add("reduce_max", wide, axes=(axis,)))
-        total = g.add("reduce_sum", g.add("exp", shifted), axes=(axis,))
-        return _cast(g, g.add("sub", shifted, g.add("log", total)), x.type.dtype)
-
-
-class BatchNorm(_Normalisation):
-    """Normalisation by known statistics: x is [N,C,...], the other operands are [C].
-
-    y[n,c,...] = (x[n,c,...] - mean[c]) / sqrt(var[c] + epsilon) * scale[c] + bias[c]
-    """
-
-    name = "batch_norm"
-    per_element = 2
-
-    def infer(x, scale, bias, mean, var, *, epsilon=1e-5):
-        _check_channels(x, scale=scale, bias=bias, mean=mean, var=var)
-        _check_epsilon(epsilon)
-        return x
-
-    def evaluate(x, scale, bias, mean, var, *, epsilon):
-        shape = (-1,) + (1,) * (x.ndim - 2)
-        scale, bias, mean, var = (p.reshape(shape) for p in (scale, bias, mean, var))
-        with np.errstate(all="ignore"):
-            return (x - mean) / np.sqrt(var + x.dtype.type(epsilon)) * scale + bias
-
-    def decompose(g, x, scale, bias, mean, var, *, epsilon):
-        dtype, rank = x.type.dtype, x.type.rank
-        scale, bias, mean, var = (_widened(g, p) for p in (scale, bias, mean, var))
-        deviation = g.add("sqrt", g.add("add", var, g.constant(epsilon, var.type.dtype)))
-        factor = g.add("div", scale, deviation)
-        shift = g.add("sub", bias, g.add("mul", mean, factor))
-        # x itself is not widened: mul and add directly on it are what folds into a convolution
-        factor, shift = (_per_channel(g, _cast(g, p, dtype), rank) for p in (factor, shift))
-        return g.add("add", g.add("mul", x, factor), shift)
-
-
-class LayerNorm(_Normalisation):
+class LayerNorm(Normalisation):
     """Normalisation over the axes from `axis` to the last: (y, mean, inv_std).
 
     y = (x - mean) * inv_std * scale + bias with inv_std = 1 / sqrt(variance + epsilon).
@@ -158,7 +68,7 @@ class LayerNorm(_Normalisation):
     def infer(x, scale=None, bias=None, *, axis, epsilon=1e-5):
         common_dtype(("float",), x)
         check_axis(axis, x.rank)
-        _check_epsilon(epsilon)
+        check_epsilon(epsilon)
         for name, operand in (("scale", scale), ("bias", bias)):
             if operand is None:
                 continue
@@ -183,12 +93,33 @@ class LayerNorm(_Normalisation):
 
     def decompose(g, x, scale=None, bias=None, *, axis, epsilon):
         axes = tuple(range(axis, x.type.rank))
-        normal, mean, inv_std = _normalised(g, _widened(g, x), axes, epsilon)
+        normal, mean, inv_std = _normalised(g, widened(g, x), axes, epsilon)
         if scale is not None:
-            normal = g.add("mul", normal, _widened(g, scale))
+            normal = g.add("mul", normal, widened(g, scale))
         if bias is not None:
-            normal = g.add("add", normal, _widened(g, bias))
-        return _cast(g, normal, x.type.dtype), mean, inv_std
+            normal = g.add("add", normal, widened(g, bias))
+        return converted(g, normal, x.type.dtype), mean, inv_std
+
+    def vjp(g, node, dy, dmean, dinverse):
+        (x, scale, bias), (_, mean, inverse) = (*node.operands, None, None)[:3], node.results
+        axes = tuple(range(node.attrs["axis"], x.type.rank))
+        share = 1 / max(math.prod(x.type.shape[a] for a in axes), 1)
+        normal = g.add("mul", g.add("sub", widened(g, x), mean), inverse)
+        parts, dscale, dbias = [], None, None
+        if dy is not None:
+            dn = dy = widened(g, dy)
+            if scale is not None:
+                dscale = reduce_to(g, g.add("mul", dy, normal), scale.type.shape)
+                dn = g.add("mul", dy, widened(g, scale))
+            if bias is not None:
+                dbias = reduce_to(g, dy, bias.type.shape)
+            parts.append(_normal_cotangent(g, dn, normal, inverse, axes))
+        if dmean is not None:
+            parts.append(scaled(g, dmean, share))
+        if dinverse is not None:
+            steep = g.add("mul", dinverse, g.add("mul", inverse, inverse))
+            parts.append(g.add("mul", normal, scaled(g, steep, -share)))
+        return operand_cotangents(g, (x, scale, bias), (total(g, *parts), dscale, dbias))
 
 
 def _normalised(g: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
@@ -196,12 +127,40 @@ def _normalised(g: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[
     mean = g.add("reduce_mean", x, axes=axes)
     centred = g.add("sub", x, mean)
     variance = g.add("reduce_mean", g.add("mul", centred, centred), axes=axes)
-    padded = g.add("add", variance, g.constant(epsilon, x.type.dtype))
-    inv_std = g.add("reciprocal", g.add("sqrt", padded))
+    inv_std = inverse_deviation(g, variance, epsilon)
     return g.add("mul", centred, inv_std), mean, inv_std
 
 
-class GroupNorm(_Normalisation):
+def inverse_deviation(g: Any, variance: Any, epsilon: float) -> Any:
+    """1 / sqrt(variance + epsilon)."""
+    padded = g.add("add", variance, g.constant(epsilon, variance.type.dtype))
+    return g.add("reciprocal", g.add("sqrt", padded))
+
+
+def _normal_cotangent(g: Any, dn: Any, normal: Any, inverse: Any, axes: tuple[int, ...]) -> Any:
+    """The cotangent of x from that of n = (x - mean x) / deviation x, over axes.
+
+    dx = inverse * (dn - mean dn - n * mean(dn * n)) where inverse is 1 / deviation.
+    """
+    along = g.add("reduce_mean", g.add("mul", dn, normal), axes=axes)
+    level = g.add("reduce_mean", dn, axes=axes)
+    rest = g.add("sub", dn, g.add("add", level, g.add("mul", normal, along)))
+    return g.add("mul", rest, inverse)
+
+
+def operand_cotangents(g: Any, operands: tuple, found: tuple) -> tuple:
+    """Cotangents in the types and shapes of the operands, which they may have to broadcast to."""
+    result = []
+    for x, dx in zip(operands, found, strict=True):
+        if x is not None and dx is not None:
+            dx = converted(g, dx, x.type.dtype)
+            if dx.type.shape != x.type.shape:
+                dx = g.add("expand", dx, shape=x.type.shape)
+        result.append(dx)
+    return tuple(result)
+
+
+class GroupNorm(Normalisation):
     """Normalisation of each sample over groups of channels: x is [N,C,...], scale and bias [C].
 
     y = (x - mean) / sqrt(variance + epsilon) * scale[c] + bias[c], with mean and variance over
@@ -213,8 +172,8 @@ class GroupNorm(_Normalisation):
     per_element = 8
 
     def infer(x, scale, bias, *, groups, epsilon=1e-5):
-        _check_channels(x, scale=scale, bias=bias)
-        _check_epsilon(epsilon)
+        check_channels(x, scale=scale, bias=bias)
+        check_epsilon(epsilon)
         if type(groups) is not int or groups < 1 or x.shape[1] % groups:
             raise IRError(f"groups is {groups!r}, wanted a divisor of the {x.shape[1]} channels")
         return x
@@ -231,76 +190,30 @@ class GroupNorm(_Normalisation):
             return normal * scale.reshape(shape) + bias.reshape(shape)
 
     def decompose(g, x, scale, bias, *, groups, epsilon):
-        (n, channels, *spatial), rank = x.type.shape, x.type.rank
-        wide = _widened(g, x)
-        if groups == channels:
-            normal, _, _ = _normalised(g, wide, tuple(range(2, rank)), epsilon)
-        elif groups == 1:
-            normal, _, _ = _normalised(g, wide, tuple(range(1, rank)), epsilon)
-        else:
-            split = (n, groups, channels // groups, *spatial)
-            grouped = g.add("reshape", wide, shape=split)
-            normal, _, _ = _normalised(g, grouped, tuple(range(2, rank + 1)), epsilon)
-            normal = g.add("reshape", normal, shape=x.type.shape)
-        scale, bias = (_per_channel(g, _widened(g, p), rank) for p in (scale, bias))
-        return _cast(g, g.add("add", g.add("mul", normal, scale), bias), x.type.dtype)
+        rank, wide = x.type.rank, widened(g, x)
+        lines, axes = _grouped(g, wide, groups)
+        normal = reshaped(g, _normalised(g, lines, axes, epsilon)[0], x.type.shape)
+        scale, bias = (per_channel(g, widened(g, p), rank) for p in (scale, bias))
+        return converted(g, g.add("add", g.add("mul", normal, scale), bias), x.type.dtype)
+
+    def vjp(g, node, dy):
+        (x, scale, bias), groups = node.operands, node.attrs["groups"]
+        dy, rank = widened(g, dy), x.type.rank
+        lines, axes = _grouped(g, widened(g, x), groups)
+        grouped, _, inverse = _normalised(g, lines, axes, node.attrs["epsilon"])
+        normal = reshaped(g, grouped, x.type.shape)
+        others = (0, *range(2, rank))
+        dscale = g.add("reduce_sum", g.add("mul", dy, normal), axes=others, keepdims=False)
+        dbias = g.add("reduce_sum", dy, axes=others, keepdims=False)
+        dn, _ = _grouped(g, g.add("mul", dy, per_channel(g, widened(g, scale), rank)), groups)
+        dx = reshaped(g, _normal_cotangent(g, dn, grouped, inverse, axes), x.type.shape)
+        return operand_cotangents(g, (x, scale, bias), (dx, dscale, dbias))
 
 
-class Lrn(Op):
-    """Local response normalisation across the channels of x [N,C,...].
-
-    y[n,c,...] = x[n,c,...] / (bias + alpha / size * sum_i x[n,i,...]^2)^beta over the channels i
-    from c - floor((size - 1) / 2) to c + ceil((size - 1) / 2) that there are.
-    """
-
-    name = "lrn"
-
-    def infer(x, *, size, alpha=1e-4, beta=0.75, bias=1.0):
-        _check_channels(x)
-        if type(size) is not int or size < 1:
-            raise IRError(f"attribute size is {size!r}, wanted an integer >= 1")
-        for name, value in (("alpha", alpha), ("beta", beta), ("bias", bias)):
-            if not is_number(value):
-                raise IRError(f"attribute {name} is {value!r}, wanted a number")
-        return x
-
-    def evaluate(x, *, size, alpha, beta, bias):
-        before, channels = (size - 1) // 2, x.shape[1]
-        total = np.zeros_like(x)
-        with np.errstate(all="ignore"):
-            for c in range(channels):
-                window = x[:, max(0, c - before) : min(channels, c - before + size)]
-                total[:, c] = np.square(window).sum(1)
-            return x / (bias + alpha / size * total) ** beta
-
-    def element(m, at, x, *, size, alpha, beta, bias):
-        n, c, *rest = at
-        before = (size - 1) // 2
-
-        def square(i):
-            channel = c - before + i
-            inside = m.all(channel >= 0, channel < x.shape[1])
-            value = x.get((n, channel, *rest), inside=inside, other=0.0)
-            return value * value
-
-        total = bias + (alpha / size) * m.reduce("sum", (size,), square)
-        return x[at] / _power(m, total, beta)
-
-    @staticmethod
-    def cost(node: Any) -> Cost:
-        """Two operations for each channel of the window, and a power and a division."""
-        moved = Op.cost(node)
-        flops = (2 * node.attrs["size"] + 4) * node.results[0].type.size
-        return Cost(flops, moved.read, moved.written)
-
-
-def _power(m: Any, base: Any, exponent: float) -> Any:
-    """base^exponent; by square roots, which are quicker, for the exponents that models use."""
-    if exponent == 1.0:
-        return base
-    if exponent == 0.5:
-        return m.sqrt(base)
-    if exponent == 0.75:
-        root = m.sqrt(base)
-        return root * m.sqrt(root)
-    return m.pow(base, m.const(exponent, m.dtype(base)))
+def _grouped(g: Any, x: Any, groups: int) -> tuple[Any, tuple[int, ...]]:
+    """x [N,C,...] such that some of its axes are a group, and those axes."""
+    (n, channels, *spatial), rank = x.type.shape, x.type.rank
+    if groups in (1, channels):
+        return x, tuple(range(1 if groups == 1 and channels != 1 else 2, rank))
+    split = g.add("reshape", x, shape=(n, groups, channels // groups, *spatial))
+    return split, tuple(range(2, rank + 1))

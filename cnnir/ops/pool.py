@@ -6,6 +6,7 @@ rounds the number of windows up but drops those that would start in the end padd
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +16,12 @@ import numpy as np
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op
 from cnnir.ops.conv import check_spatial, padded, per_axis, window_sizes, windows
+from cnnir.ops.conv_gradient import WindowShape, input_gradient
 from cnnir.ops.elementwise import common_dtype, is_number
 from cnnir.tensortype import TensorType, compute_dtype
 
 
-def _pooled(
+def pooled_shape(
     x: TensorType, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
 ) -> tuple[int, ...]:
     """The shape of a pooled x; IRError for attributes that do not fit."""
@@ -42,7 +44,7 @@ def _pooled(
     return (*x.shape[:2], *out)
 
 
-class _Area:
+class Area:
     """The windows of one pooling, for evaluation and for element definitions."""
 
     def __init__(self, sizes, kernel, stride, padding, dilation, ceil_mode):
@@ -112,21 +114,26 @@ class MaxPool(Op):
 
     def infer(x, *, kernel, stride=(), padding=(), dilation=(), ceil_mode=False):
         common_dtype(("float", "int"), x)
-        return x.with_shape(_pooled(x, kernel, stride, padding, dilation, ceil_mode))
+        return x.with_shape(pooled_shape(x, kernel, stride, padding, dilation, ceil_mode))
 
     def evaluate(x, *, kernel, stride, padding, dilation, ceil_mode):
-        area = _Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+        area = Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
         return area.windows(x, _lowest(x.dtype)).max(-1)
 
     def element(m, at, x, *, kernel, stride, padding, dilation, ceil_mode):
         n, c, *position = at
-        area = _Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+        area = Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
         return m.reduce(
             "max",
             kernel,
             lambda *taps: x[(n, c, *area.source(position, taps))],
             area.inside(m, position),
         )
+
+    def vjp(g, node, dy):
+        (x,) = node.operands
+        index = g.add("max_pool_index", x, **node.attrs)
+        return (g.add("max_pool_grad", dy, index, sizes=x.type.shape[2:], **node.attrs),)
 
 
 class MaxPoolIndex(Op):
@@ -143,11 +150,11 @@ class MaxPoolIndex(Op):
         common_dtype(("float", "int"), x)
         if storage_order not in (0, 1):
             raise IRError(f"attribute storage_order is {storage_order!r}, wanted 0 or 1")
-        shape = _pooled(x, kernel, stride, padding, dilation, ceil_mode)
+        shape = pooled_shape(x, kernel, stride, padding, dilation, ceil_mode)
         return TensorType("i64", shape)
 
     def evaluate(x, *, kernel, stride, padding, dilation, ceil_mode, storage_order):
-        area = _Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+        area = Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
         flat = np.arange(x.size).reshape(x.shape)
         if storage_order:
             # column-major positions inside each image of a channel
@@ -166,7 +173,7 @@ class MaxPoolIndex(Op):
     def element(m, at, x, *, kernel, stride, padding, dilation, ceil_mode, storage_order):
         n, c, *position = at
         sizes = x.shape[2:]
-        area = _Area(sizes, kernel, stride, padding, dilation, ceil_mode)
+        area = Area(sizes, kernel, stride, padding, dilation, ceil_mode)
         inside = area.inside(m, tuple(position)) or (lambda *taps: True)
         dtype = compute_dtype(x.dtype)
         lowest = _lowest(TensorType(dtype, ()).numpy)
@@ -207,10 +214,10 @@ class AvgPool(Op):
         common_dtype(("float",), x)
         if not isinstance(count_include_pad, bool):
             raise IRError(f"attribute count_include_pad is {count_include_pad!r}, wanted a bool")
-        return x.with_shape(_pooled(x, kernel, stride, padding, dilation, ceil_mode))
+        return x.with_shape(pooled_shape(x, kernel, stride, padding, dilation, ceil_mode))
 
     def evaluate(x, *, kernel, stride, padding, dilation, ceil_mode, count_include_pad):
-        area = _Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+        area = Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
         total = area.windows(x, 0).sum(-1)
         for axis, count in enumerate(area.counted(count_include_pad)):
             shape = (-1, *(1,) * (x.ndim - 3 - axis))
@@ -219,7 +226,7 @@ class AvgPool(Op):
 
     def element(m, at, x, *, kernel, stride, padding, dilation, ceil_mode, count_include_pad):
         n, c, *position = at
-        area = _Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+        area = Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
         inside = area.inside(m, tuple(position))
         total = m.reduce(
             "sum", kernel, lambda *taps: x[(n, c, *area.source(tuple(position), taps))], inside
@@ -238,8 +245,17 @@ class AvgPool(Op):
             count = here if count is None else count * here
         return total / count
 
+    def vjp(g, node, dy):
+        area = _node_area(node)
+        counts = area.counted(node.attrs["count_include_pad"])
+        divisor = functools.reduce(np.multiply.outer, counts).astype(dy.type.numpy)
+        # as one number where all windows count the same
+        same = divisor.size and (divisor == divisor.flat[0]).all()
+        divisor = g.constant(divisor.flat[0] if same else divisor)
+        return (_spread(g, g.add("div", dy, divisor), node, area),)
 
-def _counts(m: Any, area: _Area, axis: int, i: Any, include_padding: bool) -> Callable[..., Any]:
+
+def _counts(m: Any, area: Area, axis: int, i: Any, include_padding: bool) -> Callable[..., Any]:
     """The condition that a tap of one axis counts."""
     begin, end = area.padding[axis], area.padding[len(area.sizes) + axis]
     low = -begin if include_padding else 0
@@ -262,15 +278,15 @@ class LpPool(Op):
         common_dtype(("float",), x)
         if not is_number(p) or p < 1:
             raise IRError(f"attribute p is {p!r}, wanted a number >= 1")
-        return x.with_shape(_pooled(x, kernel, stride, padding, dilation, ceil_mode))
+        return x.with_shape(pooled_shape(x, kernel, stride, padding, dilation, ceil_mode))
 
     def evaluate(x, *, kernel, stride, padding, dilation, ceil_mode, p):
-        area = _Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+        area = Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
         return (np.abs(area.windows(x, 0)) ** p).sum(-1) ** x.dtype.type(1 / p)
 
     def element(m, at, x, *, kernel, stride, padding, dilation, ceil_mode, p):
         n, c, *position = at
-        area = _Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+        area = Area(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
 
         def power(*taps):
             value = m.abs(x[(n, c, *area.source(tuple(position), taps))])
@@ -278,3 +294,32 @@ class LpPool(Op):
 
         total = m.reduce("sum", kernel, power, area.inside(m, tuple(position)))
         return m.sqrt(total) if p == 2 else m.pow(total, m.const(1 / p, m.dtype(total)))
+
+    def vjp(g, node, dy):
+        (x,), (y,) = node.operands, node.results
+        area, p = _node_area(node), node.attrs["p"]
+        size = g.add("abs", x)
+        if p == 1:
+            return (g.add("mul", g.add("sign", x), _spread(g, dy, node, area)),)
+
+        def power(value, exponent):
+            return g.add("pow", value, g.constant(exponent, value.type.dtype))
+
+        zero = g.constant(0, y.type.dtype)  # of a window of zeros the derivative is taken as 0
+        part = g.add("div", dy, power(y, p - 1))
+        part = g.add("where", g.add("equal", y, zero), zero, part)
+        steep = g.add("mul", g.add("sign", x), power(size, p - 1))
+        return (g.add("mul", x if p == 2 else steep, _spread(g, part, node, area)),)
+
+
+def _node_area(node: Any) -> Area:
+    names = ("kernel", "stride", "padding", "dilation", "ceil_mode")
+    return Area(node.operands[0].type.shape[2:], *(node.attrs[n] for n in names))
+
+
+def _spread(g: Any, dy: Any, node: Any, area: Area) -> Any:
+    """Every element of dy added to all that its window covers: the transpose of a window sum."""
+    channels = dy.type.shape[1]
+    ones = np.ones((channels, 1, *area.kernel), dy.type.numpy)
+    shape = WindowShape(area.stride, area.padding, area.dilation, channels)
+    return input_gradient(g, dy, g.constant(ones), area.sizes, shape)

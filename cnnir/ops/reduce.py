@@ -12,6 +12,7 @@ import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op
+from cnnir.ops.derivative import reshaped, scaled
 from cnnir.ops.elementwise import check_number, common_dtype
 from cnnir.tensortype import TensorType, compute_dtype, is_float, is_int
 
@@ -85,6 +86,9 @@ class ReduceSum(_Reduction):
     def element(m, at, x, *, axes, keepdims):
         return _reduce(m, "sum", at, x, axes, keepdims, compute_dtype(x.dtype))
 
+    def vjp(g, node, dy):
+        return (_expanded(g, node, dy),)
+
 
 class ReduceProd(_Reduction):
     """The product over `axes`; 1 where there is nothing to multiply. Integers wrap."""
@@ -96,6 +100,19 @@ class ReduceProd(_Reduction):
 
     def element(m, at, x, *, axes, keepdims):
         return _reduce(m, "prod", at, x, axes, keepdims, compute_dtype(x.dtype))
+
+    def vjp(g, node, dy):
+        # y / x is the product of the others; of a single zero it is that of all but it
+        (x,) = node.operands
+        zero, one = (g.constant(k, x.type.dtype) for k in (0, 1))
+        hit, axes = g.add("equal", x, zero), node.attrs["axes"]
+        safe = g.add("where", hit, one, x)
+        zeros = g.add("reduce_sum", g.add("where", hit, one, zero), axes=axes)
+        rest = g.add("reduce_prod", safe, axes=axes)
+        single = g.add("where", g.add("equal", zeros, one), rest, zero)
+        other = g.add("where", g.add("equal", zeros, zero), g.add("div", rest, safe), zero)
+        slope = g.add("where", hit, single, other)
+        return (g.add("mul", _expanded(g, node, dy), slope),)
 
 
 class ReduceMean(_Reduction):
@@ -132,6 +149,11 @@ class ReduceMean(_Reduction):
         """One operation an operand element, and a division each result element."""
         return _Reduction.cost(node) + Cost(node.results[0].type.size)
 
+    def vjp(g, node, dy):
+        (x,) = node.operands
+        count = math.prod(x.type.shape[a] for a in node.attrs["axes"])
+        return (_expanded(g, node, scaled(g, dy, 1 / max(count, 1))),)
+
 
 class ReduceMax(_Reduction):
     """The maximum over `axes`; NaN when there is one.
@@ -147,6 +169,9 @@ class ReduceMax(_Reduction):
 
     def element(m, at, x, *, axes, keepdims):
         return _extremum(m, "max", at, x, axes, keepdims)
+
+    def vjp(g, node, dy):
+        return _shared(g, node, dy)
 
 
 class ReduceMin(_Reduction):
@@ -164,12 +189,33 @@ class ReduceMin(_Reduction):
     def element(m, at, x, *, axes, keepdims):
         return _extremum(m, "min", at, x, axes, keepdims)
 
+    def vjp(g, node, dy):
+        return _shared(g, node, dy)
+
 
 def _extremum(m: Any, kind: str, at: tuple, x: Any, axes: tuple, keepdims: bool) -> Any:
     if x.dtype != "bool":
         return _reduce(m, kind, at, x, axes, keepdims, compute_dtype(x.dtype))
     # over nothing, max gives the lowest and min the highest u8: False and True again
     return m.cast(_reduce(m, kind, at, x, axes, keepdims, "u8"), "bool")
+
+
+def _expanded(g: Any, node: Any, dy: Any) -> Any:
+    """What belongs to a result, at each element that it was reduced from."""
+    (x,) = node.operands
+    kept = reduced_shape(x.type.shape, node.attrs["axes"], True)
+    dy = reshaped(g, dy, kept)
+    return dy if kept == x.type.shape else g.add("expand", dy, shape=x.type.shape)
+
+
+def _shared(g: Any, node: Any, dy: Any) -> tuple[Any]:
+    """The vjp of an extremum: elements that are equally extreme share the cotangent."""
+    (x,), (y,) = node.operands, node.results
+    zero, one = (g.constant(k, x.type.dtype) for k in (0, 1))
+    best = g.add("equal", x, _expanded(g, node, y))
+    count = g.add("reduce_sum", g.add("where", best, one, zero), axes=node.attrs["axes"])
+    part = g.add("div", reshaped(g, dy, count.type.shape), count)
+    return (g.add("where", best, part, zero),)
 
 
 def _lowest(dtype: np.dtype) -> Any:
@@ -311,6 +357,10 @@ class CumSum(Op):
                 else:
                     total.set(total.value + x[at])
                     m.store(outs[0], at, total.value)
+
+    def vjp(g, node, dy):
+        attrs = node.attrs | {"reverse": not node.attrs["reverse"]}
+        return (g.add("cumsum", dy, **attrs),)
 
 
 def unravel(flat: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 Positions are exact (see `interpolation.py`), so that nearest neighbours of whole factors become
 i // k, and evaluators and kernels agree on every tie. What is not here: sampling at positions that
-are data (`sampling.py`).
+are data (`grid_sample.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHOICES = {
 }
 
 
-def _setup(
+def setup(
     shape: tuple[int, ...],
     sizes: tuple,
     scales: tuple,
@@ -50,11 +50,11 @@ def _setup(
     return lines, Kernel(mode, cubic_coeff, exclude_outside)
 
 
-def _along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
+def along_axis(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return values.reshape(-1, *[1] * (rank - axis - 1))
 
 
-def _evaluate_axis(x: np.ndarray, axis: int, p: Positions, k: Kernel) -> np.ndarray:
+def evaluate_axis(x: np.ndarray, axis: int, p: Positions, k: Kernel) -> np.ndarray:
     """x resized along one axis."""
     i, dtype = np.arange(p.size), NUMPY.dtype(x)
     if p.stretch == 1:
@@ -66,7 +66,7 @@ def _evaluate_axis(x: np.ndarray, axis: int, p: Positions, k: Kernel) -> np.ndar
     result: Any = 0
     for tap, weight in zip(k.taps(p), weights, strict=True):
         part = np.take(x, p.clamped(NUMPY, p.floor(i) + tap), axis)
-        result = result + part * _along(weight, axis, x.ndim)
+        result = result + part * along_axis(weight, axis, x.ndim)
     return result
 
 
@@ -183,7 +183,7 @@ class Resize(Op):
     ):
         if 0 in sizes:
             return np.zeros(sizes, x.dtype)
-        lines, k = _setup(
+        lines, k = setup(
             x.shape, sizes, scales, coordinates, roi, antialias, mode, cubic_coeff, exclude_outside
         )
         y = x
@@ -193,10 +193,10 @@ class Resize(Op):
             elif mode == "nearest":
                 y = np.take(y, p.nearest(NUMPY, np.arange(p.size), nearest), axis)
             else:
-                y = _evaluate_axis(y, axis, p, k)
+                y = evaluate_axis(y, axis, p, k)
         if coordinates != "tf_crop_and_resize":
             return y
-        inside = [_along(p.inside(np.arange(p.size)), a, y.ndim) for a, p in enumerate(lines)]
+        inside = [along_axis(p.inside(np.arange(p.size)), a, y.ndim) for a, p in enumerate(lines)]
         return np.where(
             functools.reduce(np.logical_and, inside, True), y, np.asarray(extrapolation, y.dtype)
         )
@@ -217,7 +217,7 @@ class Resize(Op):
         roi,
         antialias,
     ):
-        lines, k = _setup(
+        lines, k = setup(
             x.shape, sizes, scales, coordinates, roi, antialias, mode, cubic_coeff, exclude_outside
         )
         wide = compute_dtype(x.dtype)
@@ -237,6 +237,9 @@ class Resize(Op):
         inside = m.all(*(p.inside(i) for i, p in zip(at, lines, strict=True)))
         return m.select(inside, value, m.const(extrapolation, wide))
 
+    def vjp(g, node, dy):
+        return (g.add("resize_grad", dy, shape=node.operands[0].type.shape, **node.attrs),)
+
     @staticmethod
     def cost(node: Any) -> Cost:
         """A product and a sum for each weighed element; nearest only moves elements."""
@@ -244,7 +247,7 @@ class Resize(Op):
         if attrs["mode"] == "nearest" or not result.size:
             return Cost(0, moved.read, moved.written)
         chosen = {n: v for n, v in attrs.items() if n not in ("nearest", "extrapolation")}
-        lines, k = _setup(node.operands[0].type.shape, **chosen)
+        lines, k = setup(node.operands[0].type.shape, **chosen)
         taps = math.prod(len(k.taps(p)) for p in lines if not p.identity)
         return Cost(2 * taps * result.size, moved.read, moved.written)
 

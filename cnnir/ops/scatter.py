@@ -15,6 +15,7 @@ import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.base import Op
+from cnnir.ops.derivative import filled
 from cnnir.ops.gather import (
     check_elementwise_indices,
     check_indices,
@@ -102,6 +103,17 @@ class ScatterND(Op):
                 rest = unravel(i, x.shape[k:])
                 _put(m, outs[0], (*picked, *rest), updates[(*at, *rest)], reduction)
 
+    def vjp(g, node, dy):
+        indices = node.operands[1]
+
+        def read(value):
+            return g.add("gather_nd", value, indices)
+
+        def write(value, updates, reduction):
+            return g.add("scatter_nd", value, indices, updates, reduction=reduction)
+
+        return _cotangents(g, node, dy, read, write)
+
 
 class ScatterElements(Op):
     """x with single elements along `axis` replaced or combined.
@@ -137,3 +149,74 @@ class ScatterElements(Op):
                 place = (*before, step, *after)
                 i = m.checked(m.cast(indices[place], "i64"), x.shape[axis], "indices")
                 _put(m, outs[0], (*before, i, *after), updates[place], reduction)
+
+    def vjp(g, node, dy):
+        indices, axis = node.operands[1], node.attrs["axis"]
+
+        def read(value):
+            return g.add("gather_elements", value, indices, axis=axis)
+
+        def write(value, updates, reduction):
+            attrs = {"axis": axis, "reduction": reduction}
+            return g.add("scatter_elements", value, indices, updates, **attrs)
+
+        return _cotangents(g, node, dy, read, write)
+
+
+# ---------------------------------------------------------------- cotangents of both
+
+
+def _cotangents(g: Any, node: Any, dy: Any, read: Any, write: Any) -> tuple[Any, None, Any]:
+    """Those of x, indices and updates; `read` and `write` are at the node's indices."""
+    x, _, updates = node.operands
+    reduction = node.attrs["reduction"]
+    if reduction == "add":
+        return dy, None, read(dy)
+    if reduction == "none":
+        dx = write(dy, filled(g, updates.type), "none")
+        last = _stays(g, x, updates, read, write)
+        zero = g.constant(0, dy.type.dtype)
+        return dx, None, g.add("where", last, read(dy), zero)
+    slopes = _product if reduction == "mul" else _extremum
+    return slopes(g, node, dy, read, write)
+
+
+def _stays(g: Any, x: Any, updates: Any, read: Any, write: Any) -> Any:
+    """Whether an update is the last one of its element: their numbers are written the same way."""
+    numbers = g.constant(np.arange(updates.type.size).reshape(updates.type.shape), "i64")
+    written = write(filled(g, x.type.with_dtype("i64")), numbers, "none")
+    return g.add("equal", read(written), numbers)
+
+
+def _product(g: Any, node: Any, dy: Any, read: Any, write: Any) -> tuple[Any, None, Any]:
+    """A factor's slope is the product of the others, which a single zero does not spoil."""
+    x, _, updates = node.operands
+    zero, one = (g.constant(k, x.type.dtype) for k in (0, 1))
+    hits = [g.add("equal", v, zero) for v in (x, updates)]
+    pairs = list(zip(hits, (x, updates), strict=True))
+    safe = [g.add("where", hit, one, v) for hit, v in pairs]
+    rest = write(*safe, "mul")
+    zeros = write(*(g.add("where", hit, one, zero) for hit in hits), "add")
+    single = g.add("where", g.add("equal", zeros, one), rest, zero)
+    whole = g.add("where", g.add("equal", zeros, zero), rest, zero)
+
+    def cotangent(hit, v, at):
+        slope = g.add("where", hit, at(single), g.add("div", at(whole), v))
+        return g.add("mul", at(dy), slope)
+
+    return (
+        cotangent(hits[0], safe[0], lambda value: value),
+        None,
+        cotangent(hits[1], safe[1], read),
+    )
+
+
+def _extremum(g: Any, node: Any, dy: Any, read: Any, write: Any) -> tuple[Any, None, Any]:
+    """Elements that are equally extreme share the cotangent."""
+    (x, _, updates), (y,) = node.operands, node.results
+    zero, one = (g.constant(k, x.type.dtype) for k in (0, 1))
+    best = [g.add("equal", x, y), g.add("equal", updates, read(y))]
+    count = write(*(g.add("where", b, one, zero) for b in best), "add")
+    part = g.add("div", dy, count)
+    dx, du = (g.add("where", b, p, zero) for b, p in zip(best, (part, read(part)), strict=True))
+    return dx, None, du

@@ -9,6 +9,7 @@ import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op, broadcast_index, broadcast_shapes
+from cnnir.ops.derivative import reduce_to, total
 from cnnir.ops.elementwise import is_number
 from cnnir.ops.reduce import check_axis, unravel
 
@@ -55,6 +56,9 @@ class Reshape(_Movement):
             flat = flat * extent + i
         return x[unravel(flat, x.shape)]
 
+    def vjp(g, node, dy):
+        return (g.add("reshape", dy, shape=node.operands[0].type.shape),)
+
 
 class Transpose(_Movement):
     """Axes in another order: axis a of y is axis perm[a] of x."""
@@ -76,6 +80,10 @@ class Transpose(_Movement):
         for i, p in zip(at, perm, strict=True):
             index[p] = i
         return x[tuple(index)]
+
+    def vjp(g, node, dy):
+        perm = node.attrs["perm"]
+        return (g.add("transpose", dy, perm=tuple(perm.index(a) for a in range(len(perm)))),)
 
 
 class Concat(_Movement):
@@ -114,6 +122,13 @@ class Concat(_Movement):
             start += extent
         return value
 
+    def vjp(g, node, dy):
+        axis, start, parts = node.attrs["axis"], 0, []
+        for x in node.operands:
+            parts.append(_part(g, dy, axis, start, x.type.shape[axis]))
+            start += x.type.shape[axis]
+        return tuple(parts)
+
 
 class Slice(_Movement):
     """y[i...] = x[starts + i*steps ...], `sizes` elements of each axis. Steps may be negative."""
@@ -142,6 +157,19 @@ class Slice(_Movement):
 
     def element(m, at, x, *, starts, sizes, steps):
         return x[tuple(start + i * step for start, i, step in zip(starts, at, steps, strict=True))]
+
+    def vjp(g, node, dy):
+        x, attrs = node.operands[0].type, node.attrs
+        begins, ends = [], []
+        for axis in range(x.rank):
+            start, size, step = (attrs[n][axis] for n in ("starts", "sizes", "steps"))
+            dy = dy if step > 0 else _backwards(g, dy, axis)
+            dy = _spaced(g, dy, axis, abs(step))
+            begins.append(min(start, start + (size - 1) * step) if size else 0)
+            ends.append(x.shape[axis] - begins[-1] - dy.type.shape[axis])
+        if not any(begins) and not any(ends):
+            return (dy,)
+        return (g.add("pad", dy, padding=(*begins, *ends)),)
 
 
 class Pad(_Movement):
@@ -194,6 +222,22 @@ class Pad(_Movement):
             return x[tuple(index)]
         return x.get(tuple(index), inside=m.all(*conditions), other=value)
 
+    def vjp(g, node, dy):
+        (x,), padding = node.operands, node.attrs["padding"]
+        for axis, size in enumerate(x.type.shape):
+            begin, end = padding[axis], padding[x.type.rank + axis]
+            if not begin and not end:
+                continue
+            kept = _part(g, dy, axis, begin, size)
+            if node.attrs["mode"] == "constant":
+                dy = kept
+                continue
+            reads = np.pad(np.arange(size), (begin, end), mode=node.attrs["mode"])
+            runs = [*_runs(reads[:begin], 0), *_runs(reads[begin + size :], begin + size)]
+            parts = (_added(g, dy, axis, run, size) for run in runs)
+            dy = total(g, kept, *parts)
+        return (dy,)
+
 
 def _folded(m: Any, mode: str, i: Any, size: int) -> Any:
     """Where padding position i (negative before the start) reads."""
@@ -225,6 +269,9 @@ class Expand(_Movement):
     def element(m, at, x, *, shape):
         return x[broadcast_index(at, x.shape)]
 
+    def vjp(g, node, dy):
+        return (reduce_to(g, dy, node.operands[0].type.shape),)
+
 
 class Tile(_Movement):
     """x repeated along each axis: y[i...] = x[i mod size ...]."""
@@ -241,6 +288,14 @@ class Tile(_Movement):
     def element(m, at, x, *, repeats):
         axes = zip(at, x.shape, repeats, strict=True)
         return x[tuple(i if r == 1 else i % max(1, size) for i, size, r in axes)]
+
+    def vjp(g, node, dy):
+        # the repeats as axes of their own, before each axis of x
+        (x,), repeats = node.operands, node.attrs["repeats"]
+        pairs = zip(repeats, x.type.shape, strict=True)
+        split = g.add("reshape", dy, shape=tuple(n for pair in pairs for n in pair))
+        axes = tuple(range(0, 2 * len(repeats), 2))
+        return (g.add("reduce_sum", split, axes=axes, keepdims=False),)
 
 
 class Trilu(_Movement):
@@ -265,3 +320,66 @@ class Trilu(_Movement):
         i, j = at[-2:]
         kept = j >= i + k if upper else j <= i + k
         return x.get(at, inside=kept, other=0)
+
+    def vjp(g, node, dy):
+        return (g.add("trilu", dy, **node.attrs),)
+
+
+# ---------------------------------------------------------------- parts of axes, for the vjps
+
+
+def _part(g: Any, x: Any, axis: int, start: int, size: int, step: int = 1) -> Any:
+    """`size` elements of one axis."""
+    shape, ones = x.type.shape, (1,) * x.type.rank
+    starts = tuple(start if a == axis and size else 0 for a in range(len(shape)))
+    sizes = (*shape[:axis], size, *shape[axis + 1 :])
+    steps = (*ones[:axis], step, *ones[axis + 1 :])
+    return g.add("slice", x, starts=starts, sizes=sizes, steps=steps)
+
+
+def _backwards(g: Any, x: Any, axis: int) -> Any:
+    size = x.type.shape[axis]
+    return x if size < 2 else _part(g, x, axis, size - 1, size, -1)
+
+
+def _placed(g: Any, x: Any, axis: int, start: int, extent: int) -> Any:
+    """x from `start` on, in zeros of that extent."""
+    padding = [0] * (2 * x.type.rank)
+    padding[axis], padding[x.type.rank + axis] = start, extent - start - x.type.shape[axis]
+    return g.add("pad", x, padding=tuple(padding))
+
+
+def _spaced(g: Any, x: Any, axis: int, step: int) -> Any:
+    """x with step - 1 zeros between its elements along an axis."""
+    shape, size = x.type.shape, x.type.shape[axis]
+    if step == 1 or size < 2:
+        return x
+    x = g.add("reshape", x, shape=(*shape[: axis + 1], 1, *shape[axis + 1 :]))
+    x = _placed(g, x, axis + 1, 0, step)
+    x = g.add("reshape", x, shape=(*shape[:axis], size * step, *shape[axis + 1 :]))
+    return _part(g, x, axis, 0, (size - 1) * step + 1)
+
+
+def _runs(reads: np.ndarray, start: int) -> list[tuple[int, int, int, int]]:
+    """Where padding reads, in pieces of one step (1, 0 or -1): (from, elements, read, step)."""
+    found, k = [], 0
+    while k < len(reads):
+        step = int(reads[k + 1] - reads[k]) if k + 1 < len(reads) else 0
+        step = step if abs(step) <= 1 else 0
+        stop = k + 1
+        while stop < len(reads) and reads[stop] - reads[stop - 1] == step:
+            stop += 1
+        found.append((start + k, stop - k, int(reads[k]), step))
+        k = stop
+    return found
+
+
+def _added(g: Any, dy: Any, axis: int, run: tuple[int, int, int, int], extent: int) -> Any:
+    """The cotangents of a piece of the padding, where the padding was read from."""
+    start, count, read, step = run
+    part = _part(g, dy, axis, start, count)
+    if step == 0 and count > 1:
+        part = g.add("reduce_sum", part, axes=(axis,))
+    if step < 0:
+        part, read = _backwards(g, part, axis), read - count + 1
+    return _placed(g, part, axis, read, extent)

@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op
+from cnnir.ops.derivative import filled
 from cnnir.ops.elementwise import check_number, common_dtype
 from cnnir.ops.reduce import check_axis, unravel
 from cnnir.tensortype import compute_dtype, is_float
@@ -69,6 +70,10 @@ class TopK(Op):
                 m.store(outs[1], place(last), heap.indices[(0,)])
                 heap.put(0, heap.values[(last,)], heap.indices[(last,)])
                 heap.sift(0, last)
+
+    def vjp(g, node, dvalues, dindices):
+        (x,), (_, indices), axis = node.operands, node.results, node.attrs["axis"]
+        return (g.add("scatter_elements", filled(g, x.type), indices, dvalues, axis=axis),)
 
     @staticmethod
     def cost(node: Any) -> Cost:
