@@ -18,7 +18,7 @@ from cnnir.errors import Error, IRError, PassError
 from cnnir.evaluate import evaluate
 from cnnir.ir import Graph
 from cnnir.passes import PASSES, PIPELINES, Pass
-from cnnir.rewrite import Declined
+from cnnir.rewrite import Accepted, Declined
 from cnnir.tensortype import TensorType, is_float
 
 
@@ -38,6 +38,8 @@ class PassRecord:
     """Op nodes; inputs and params are not counted."""
     declined: list[Declined] = field(default_factory=list)
     """Candidates that were left alone, with the reason."""
+    accepted: list[Accepted] = field(default_factory=list)
+    """Rewrites that come with a reason or an error."""
     text: str | None = None
     """The graph after the pass, where snapshots were asked for."""
     difference: float | None = None
@@ -105,7 +107,8 @@ def _run(graph: Graph, step: Pass) -> PassRecord:
     if outputs != _outputs(graph):
         raise PassError(f"pass {step} changed the outputs of the graph")
     after = _op_nodes(graph)
-    return PassRecord(step.name, str(step), seconds, outcome.fired, before, after, outcome.declined)
+    told = (outcome.declined, outcome.accepted)
+    return PassRecord(step.name, str(step), seconds, outcome.fired, before, after, *told)
 
 
 def _outputs(graph: Graph) -> tuple[Any, ...]:

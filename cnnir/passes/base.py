@@ -49,7 +49,7 @@ class RulePass(Pass, abstract=True):
 
     def run(self, g: Graph) -> Outcome:
         """Rewrite the graph, in place."""
-        return rewrite(g, self.rules)
+        return rewrite(g, self.rules, options=self)
 
 
 def rule_pass(name: str, *rules: Rule) -> type[Pass]:
