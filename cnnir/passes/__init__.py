@@ -7,6 +7,7 @@ know graphs, ops and the evaluator; running, verifying and timing them is `pipel
 from cnnir.passes.base import PASSES, Pass, RulePass, rule_pass
 from cnnir.passes.batch_norm import BatchNorm
 from cnnir.passes.canonical import Canonical
+from cnnir.passes.collapse import Collapse
 from cnnir.passes.cse import Cse
 from cnnir.passes.dead import Dead
 from cnnir.passes.decompose import Decompose
@@ -14,6 +15,7 @@ from cnnir.passes.fold import Fold
 from cnnir.passes.fuse import Fuse
 from cnnir.passes.identity import Identity
 from cnnir.passes.pad import Pad
+from cnnir.passes.parallel import Parallel
 from cnnir.passes.recognise import Recognise
 from cnnir.passes.reshape_transpose import ReshapeTranspose
 
@@ -28,6 +30,8 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         Recognise(),
         BatchNorm(),
         Pad(),
+        Parallel(),
+        Collapse(),
         Decompose(),
         Fold(),  # what the parts of a decomposed op made of its params
         Identity(),

@@ -1,0 +1,44 @@
+"""Whether a rewrite pays: the work of nodes that are there, and of nodes that might be.
+
+Work is counted in operations; a byte read or written counts as `BYTE` of them. That is coarse on
+purpose: it knows no machine, and orders what differs by a factor, not by a few percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cnnir.ir import Node, Value
+from cnnir.ops import OPS, Cost
+from cnnir.tensortype import TensorType
+
+BYTE = 8
+"""Operations that a core does in the time it takes to move a byte."""
+
+
+def work(costs: Iterable[Cost] | Cost) -> float:
+    """Costs as one number."""
+    total = sum([costs] if isinstance(costs, Cost) else costs, Cost())
+    return float(total.flops + BYTE * (total.read + total.written))
+
+
+def cost_of(*nodes: Node) -> Cost:
+    """The cost of nodes that exist."""
+    return sum((node.op.cost(node) for node in nodes if node.op is not None), Cost())
+
+
+def prospect(op: str, *types: TensorType | None, **attrs: Any) -> tuple[Cost, TensorType]:
+    """What a node would cost and give, without adding it to a graph."""
+    kind = OPS[op]
+    full = kind.attributes | attrs
+    leaf = Node("input")
+    node = Node("op", kind, tuple(t and Value(leaf, 0, t) for t in types), full)
+    type = kind.infer(*types, **full)
+    node.results = (Value(node, 0, type),)
+    return kind.cost(node), type
+
+
+def ratio(after: float, before: float) -> str:
+    """The change of work in words."""
+    return f"{after / before:.2f} of the work" if before else "more work than none"
