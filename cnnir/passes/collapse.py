@@ -11,7 +11,7 @@ composed segments is taken, so no bottleneck is widened.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -149,6 +149,43 @@ def _why_not(chain: list[Node], shapes: list[Shape | None]) -> str:
     return f"one layer would be {ratio(whole.work(), work(cost_of(*chain[-2:])))}"
 
 
+@rule("conv", kind="reassociating")
+def pad_value_into_map(g: Graph, node: Node) -> Result:
+    """conv(pad(x, p, value=v), w, b) => conv(x, w) {padding += p} + map
+
+    The map [1,O,*sizes] is what the padding adds: conv(pad(0, p, value=v), w, b).
+    [constant weights, a constant pad of a number other than 0 on spatial axes, no other use of the
+    padded value, and it pays]
+    """
+    match node.operands:
+        case (Value(Node("pad", (Value() as x,)) as pad) as y, *_) if window_of(node) is not None:
+            layer, amounts = Linear.of(g, node), pad.attrs["padding"]
+        case _:
+            return None
+    if pad.attrs["mode"] != "constant" or pad.attrs["value"] == 0 or layer is None:
+        return None
+    rank = x.type.rank
+    spatial = (*amounts[2:rank], *amounts[rank + 2 :])
+    if any((*amounts[:2], *amounts[rank : rank + 2])):
+        return decline(node, "it pads the batch or channel axis")
+    if not g.sole_user(y):
+        return decline(node, "the padded value has other uses")
+    window = layer.window
+    padding = tuple(a + b for a, b in zip(window.padding, spatial, strict=True))
+    direct = replace(window, padding=padding)
+    shape = Shape(direct, x.type, node.results[0].type.shape[1], map=True)
+    before = work(cost_of(pad, node))
+    if shape.work() > before:
+        return decline(node, f"a map would be {ratio(shape.work(), before)}")
+    blank = np.zeros((1, *x.type.shape[1:]))
+    field = OPS["pad"].evaluate(blank, padding=amounts, mode="constant", value=pad.attrs["value"])
+    shift = OPS["conv"].evaluate(field, layer.w, layer.shift, **window.attrs())
+    made = Linear(direct, layer.w, shift).build(g, x, _name(node.operands[1]))
+    if made is None:
+        return decline(node, "the map is not finite")
+    return accept(node, made, ratio(shape.work(), before))
+
+
 # ---------------------------------------------------------------- dense layers
 
 
@@ -279,4 +316,9 @@ class Collapse(RulePass):
     name = "collapse"
     max_cost: float = 1.0
     """Most work of a composed layer, as a part of that of the layers it takes the place of."""
-    rules = (collapse_convolutions, collapse_dense, collapse_dense_after_conv)
+    rules = (
+        collapse_convolutions,
+        pad_value_into_map,
+        collapse_dense,
+        collapse_dense_after_conv,
+    )

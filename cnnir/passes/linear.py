@@ -32,9 +32,7 @@ def weights(g: Graph, value: Value | None) -> np.ndarray | None:
 
 def is_constant(value: Value | None) -> bool:
     """Whether a value is a param of floats that may be composed."""
-    return (
-        value is not None and value.node.kind == "param" and value.type.dtype in COMPUTED
-    )
+    return value is not None and value.node.kind == "param" and value.type.dtype in COMPUTED
 
 
 def window_of(node: Node) -> Window | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from cnnir.passes.base import RulePass
 from cnnir.passes.constants import along_axis, rounded
 from cnnir.passes.linear import COMPUTED, Linear, Shape, is_constant, weights, window_of
 from cnnir.passes.paying import cost_of, prospect, ratio, work
-from cnnir.passes.windows import Window, common_window, embedded, unit_kernel, ungrouped
+from cnnir.passes.windows import Window, common_window, embedded, ungrouped, unit_kernel
 from cnnir.rewrite import Declined, Result, accept, decline, rule
 
 _LAYERS = ("conv", "avg_pool")
@@ -99,9 +99,9 @@ def _branches(g: Graph, value: Value) -> Iterator[_Branch]:
             if (line := _line(g, y, value, c)) is not None:
                 yield _Branch(y, _scale(y, 1.0, line), (node,))
                 match y:
-                    case Value(Node("mul", (Value() as x, Value() as f)) as inner) if g.sole_user(
-                        y
-                    ) and (factor := _line(g, x, value, f)) is not None:
+                    case Value(Node("mul", (Value() as x, Value() as f)) as inner) if (
+                        g.sole_user(y) and (factor := _line(g, x, value, f)) is not None
+                    ):
                         yield _Branch(x, _scale(x, factor, line), (node, inner))
     if value.type.rank > 2:
         yield _Branch(value, _scale(value, 1.0), ())
@@ -176,14 +176,11 @@ def _merged(
     if whole.work() > options.max_cost * before:
         return decline(node, f"one layer would be {ratio(whole.work(), before)}")
     pairs = ((term_a.sign, a.layer), (term_b.sign, b.layer))
-    w = sum(sign * embedded(layer.w, layer.window, common) for sign, layer in pairs)
-    shift = None
-    if shifted:
-        shift = sum(
-            sign * layer.shift if layer.shift is not None else np.zeros(len(w))
-            for sign, layer in pairs
-        )
-    built = Linear(common, np.asarray(w), shift).build(g, x, _weight_name(a, b))
+    w, shift = np.zeros(whole.kernel_shape), np.zeros(whole.filters)
+    for sign, layer in pairs:
+        w += sign * embedded(layer.w, layer.window, common)
+        shift += 0.0 if layer.shift is None else sign * layer.shift
+    built = Linear(common, w, shift if shifted else None).build(g, x, _weight_name(a, b))
     if built is None:
         return decline(node, "the sum of the weights is not finite")
     return built, f"two branches as one: {ratio(whole.work(), before)}"
@@ -226,32 +223,27 @@ def merge_dense(g: Graph, node: Node) -> Result:
 
 
 def _merged_dense(g: Graph, node: Node, one: _Term, other: _Term) -> Value | Declined | None:
-    match one.value, other.value:
-        case Value(Node("matmul", (Value() as x, Value() as a))), y:
-            matrix = weights(g, a)
-            if matrix is None or matrix.ndim != 2:
-                return None
-            added = _dense_on(g, y, x)
-            if added is None:
-                return None
-            if not g.sole_user(one.value) or (y is not x and not g.sole_user(y)):
-                return decline(node, "a product of the sum has other uses")
-            array = rounded(one.sign * matrix + other.sign * added, x.type)
-            if array is None:
-                return decline(node, "the sum of the weights is not finite")
-            return g.add("matmul", x, g.param(a.name or "w", array))
-    return None
+    (x, a), y = _product(one.value), other.value
+    if x is None or a is None or (y is not x and _product(y)[0] is not x):
+        return None
+    if not g.sole_user(one.value) or (y is not x and not g.sole_user(y)):
+        return decline(node, "a product of the sum has other uses")
+    matrix = weights(g, a)
+    added = np.eye(a.type.shape[0]) if y is x else weights(g, _product(y)[1])
+    if matrix is None or added is None:
+        return decline(node, "the weights are not finite")
+    array = rounded(one.sign * matrix + other.sign * added, x.type)
+    if array is None:
+        return decline(node, "the sum of the weights is not finite")
+    return g.add("matmul", x, g.param(a.name or "w", array))
 
 
-def _dense_on(g: Graph, y: Value, x: Value) -> np.ndarray | None:
-    """The matrix that makes y of x; None where y is no product of x, nor x."""
-    if y is x:
-        return np.eye(x.type.shape[-1])
-    match y:
-        case Value(Node("matmul", (z, b))) if z is x:
-            matrix = weights(g, b)
-            return matrix if matrix is not None and matrix.ndim == 2 else None
-    return None
+def _product(value: Value) -> tuple[Value | None, Value | None]:
+    """x and A of x @ A with a constant matrix."""
+    match value:
+        case Value(Node("matmul", (x, a))) if a is not None and is_constant(a):
+            return (x, a) if a.type.rank == 2 else (None, None)
+    return None, None
 
 
 @rule("add", kind="reassociating")
@@ -275,10 +267,10 @@ def sum_before_layer(g: Graph, node: Node) -> Result:
         return decline(node, "the bias is not constant")
     operands = [g.add("add", x, y), w]
     if shifts:
-        total = rounded(sum(s for s in shifts if s is not None), x.type)  # type: ignore[arg-type]
+        total = rounded(np.sum([s for s in shifts if s is not None], axis=0), x.type)
         if total is None:
             return decline(node, "the sum of the biases is not finite")
-        operands.append(g.param((*bs, *cs)[0].name or "b", total))
+        operands.append(g.param("b", total))
     return g.add(name, *operands, **a.attrs)
 
 
@@ -312,12 +304,13 @@ def collapse_concat(g: Graph, node: Node, options: Parallel) -> Result:
     if not g.sole_user(y) or any(b.nodes and not g.sole_user(p) for b, p in branches):
         return decline(node, "the concatenation or a branch has other uses")
     x, window = branches[0][0].x, branches[0][0].layer.window
+    name = node.operands[1].name if node.operands[1] is not None else None
     for branch, _ in branches[1:]:
         found = common_window(window, branch.layer.window, x.type.shape[2:])
         if found is None:
             return decline(node, "the strides or sizes of the branches differ")
         window = found
-    window = Window(window.kernel, window.stride, window.dilation, window.padding)
+    window = replace(window, groups=1)
     shifted = any(b.layer.shift is not None for b, _ in branches)
     outer = Shape.of(node)
     assert outer is not None
@@ -332,7 +325,7 @@ def collapse_concat(g: Graph, node: Node, options: Parallel) -> Result:
     if second is None:
         return decline(node, "the weights are not finite")
     stacked = _stacked([b for b, _ in branches], window)
-    made = stacked.then(second, x.type.shape[2:]).build(g, x, node.operands[1].name or "w")
+    made = stacked.then(second, x.type.shape[2:]).build(g, x, name or "w")
     if made is None:
         return decline(node, "the composed weights are not finite")
     return accept(node, made, f"{len(branches)} branches as one: {ratio(whole.work(), before)}")
@@ -344,9 +337,7 @@ def _same_operand(g: Graph, parts: tuple[Value | None, ...]) -> list[tuple[_Bran
     for candidate in options[0] if options else []:
         chosen = [next((b for b in some if b.x is candidate.x), None) for some in options]
         found = [(b, p) for b, p in zip(chosen, parts, strict=True) if b is not None and p]
-        if len(found) == len(parts) and any(
-            n.name in _LAYERS for b, _ in found for n in b.nodes
-        ):
+        if len(found) == len(parts) and any(n.name in _LAYERS for b, _ in found for n in b.nodes):
             return found
     return None
 
@@ -357,8 +348,7 @@ def _stacked(branches: list[_Branch], window: Window) -> Linear:
     for branch in branches:
         layer = branch.layer
         full = ungrouped(layer.w, layer.window.groups, 1)
-        own = Window(*(getattr(layer.window, f) for f in ("kernel", "stride", "dilation")),
-                     layer.window.padding)
+        own = replace(layer.window, groups=1)
         kernels.append(embedded(full, own, window))
         shifts.append(layer.shift if layer.shift is not None else np.zeros(len(full)))
     shift = np.concatenate(shifts)
