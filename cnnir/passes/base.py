@@ -23,6 +23,11 @@ class Pass(ABC):
 
     name: ClassVar[str] = ""
 
+    @property
+    def lossy(self) -> bool:
+        """Whether it may change values by more than rounding, because its options ask for that."""
+        return False
+
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if abstract:
             return

@@ -132,7 +132,8 @@ def _split(g: Graph, node: Node, options: Separable, tolerance: float) -> Result
     if array is None or not array.any():
         return decline(node, "the weights are not finite" if array is None else "all are zero")
     before = work(cost_of(node))
-    limit, full = options.max_cost * before, array[0].size * window.groups
+    # never more work than there is: two parts of equal work could be split for ever
+    limit, full = min(options.max_cost, 0.99) * before, array[0].size * window.groups
     shift = bias[0].type if bias and bias[0] is not None else None
     best: tuple[float, _Way, Split] | None = None
     for way in _ways(w.type.shape, window):
@@ -199,8 +200,13 @@ class Separable(RulePass):
     tolerance: float = 0.0
     """Error that the weights of a layer may have, relative to them; 0 means rounding alone."""
     max_cost: float = 0.6
-    """Most work of the two parts, as a part of that of the layer.
+    """Most work of the two parts, as a part of that of the layer; always less than that.
 
     There are quick algorithms for square kernels, so it takes more than a little less to be faster.
     """
     rules = (split_separable, split_nearly_separable)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether there is a tolerance."""
+        return self.tolerance > 0
