@@ -257,7 +257,7 @@ def collapse_dense_after_conv(g: Graph, node: Node, options: Collapse) -> Result
         case _:
             return None
     conv, x = y.node, y.node.operands[0]
-    if x is None or window_of(conv) is None:
+    if x is None or not x.type.size or window_of(conv) is None:
         return decline(node, f"the weights of the {conv.name} are not constant")
     if not (g.sole_user(y) and g.sole_user(rows)):
         return decline(node, f"the result of the {conv.name} has other uses")

@@ -156,6 +156,8 @@ def slice_of_filters(g: Graph, node: Node) -> Result:
         return decline(node, f"the convolution has {conv.attrs['groups']} groups")
     if not g.sole_user(y):
         return decline(node, "the convolution has other uses")
+    if not node.results[0].type.size:
+        return None
     start, size, step = (node.attrs[k][_CHANNEL_AXIS] for k in ("starts", "sizes", "steps"))
     chosen = np.arange(start, start + size * step, step)[:size]
     cut = [g.param(v.name or "w", g.array(v)[chosen]) for v in (w, *bias)]  # type: ignore
@@ -178,6 +180,8 @@ def slice_of_columns(g: Graph, node: Node) -> Result:
         return decline(node, "more than columns is cut")
     if not g.sole_user(y):
         return decline(node, "the product has other uses")
+    if not node.results[0].type.size:
+        return None
     start, size, step = (node.attrs[k][last] for k in ("starts", "sizes", "steps"))
     chosen = np.arange(start, start + size * step, step)[:size]
     array = np.ascontiguousarray(g.params[a.node.attrs["ref"]][:, chosen])

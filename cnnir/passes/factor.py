@@ -170,8 +170,8 @@ def depthwise_last(w: np.ndarray, most: int, tolerance: float) -> Split | None:
 # ---------------------------------------------------------------- zeros
 
 
-def block_groups(w: np.ndarray, groups: int) -> int:
-    """Into how many equal groups, in order, a kernel falls by its zeros; at least its own."""
+def block_groups(w: np.ndarray, groups: int) -> list[int]:
+    """Into how many equal groups, in order, a kernel falls by its zeros: more than it has."""
     filters, channels = w.shape[0], w.shape[1] * groups
     each = filters // groups
     used = np.zeros((filters, channels), bool)
@@ -179,13 +179,14 @@ def block_groups(w: np.ndarray, groups: int) -> int:
     for g in range(groups):
         rows, columns = slice(g * each, (g + 1) * each), g * w.shape[1]
         used[rows, columns : columns + w.shape[1]] = nonzero[rows]
+    found = []
     for count in range(math.gcd(filters, channels), groups, -1):
         if filters % count or channels % count or count % groups:
             continue
         blocks = used.reshape(count, filters // count, count, channels // count).any(axis=(1, 3))
         if not (blocks & ~np.eye(count, dtype=bool)).any():
-            return count
-    return groups
+            found.append(count)
+    return found
 
 
 def diagonal_blocks(w: np.ndarray, groups: int, wanted: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from cnnir.passes.base import RulePass
 from cnnir.passes.constants import rounded
 from cnnir.passes.factor import block_groups, diagonal_blocks, tap_range
 from cnnir.passes.linear import weights, window_of
-from cnnir.passes.paying import cost_of, ratio, work
+from cnnir.passes.paying import cost_of, prospect, ratio, work
 from cnnir.passes.windows import Window
 from cnnir.rewrite import Result, accept, decline, rule
 
@@ -25,7 +25,7 @@ from cnnir.rewrite import Result, accept, decline, rule
 def find_groups(g: Graph, node: Node) -> Result:
     """conv(x, w) {groups=g} => conv(x, w') {groups=g'}  [w is zero outside of g' diagonal blocks]
 
-    A diagonal 1x1 kernel becomes depthwise.
+    A diagonal 1x1 kernel becomes depthwise. Of several g' the cheapest; none where it does not pay.
     """
     window = window_of(node)
     if window is None:
@@ -38,14 +38,28 @@ def find_groups(g: Graph, node: Node) -> Result:
     array = None if _reads_all(raw[0]) else weights(g, w)
     if array is None or not array.any():
         return decline(node, "a filter reads every channel, or is not finite")
-    groups = block_groups(array, window.groups)
-    if groups == window.groups:
+    counts = block_groups(array, window.groups)
+    if not counts:
         return decline(node, "the weights have no blocks of zeros")
+    before = work(cost_of(node))
+    after, groups = min((_grouped_work(node, count), count) for count in counts)
+    if after >= before:
+        return decline(node, f"{groups} groups would be {ratio(after, before)}")
     kernel = rounded(diagonal_blocks(array, window.groups, groups), x.type)
     assert kernel is not None
     made = g.param(w.name or "w", kernel)
     value = g.add("conv", x, made, *rest, **node.attrs | {"groups": groups})
-    return accept(node, value, f"{groups} groups instead of {window.groups}")
+    told = f"{groups} groups instead of {window.groups}: {ratio(after, before)}"
+    return accept(node, value, told)
+
+
+def _grouped_work(node: Node, groups: int) -> float:
+    """The work of a convolution in more groups."""
+    x, w, *rest = (v and v.type for v in node.operands)
+    assert x is not None and w is not None
+    channels = x.shape[1] // groups
+    types = (x, w.with_shape((w.shape[0], channels, *w.shape[2:])), *rest)
+    return work(prospect("conv", *types, **node.attrs | {"groups": groups})[0])
 
 
 def _reads_all(filters: np.ndarray) -> bool:
