@@ -55,7 +55,7 @@ def find_groups(g: Graph, node: Node) -> Result:
 
 def _grouped_work(node: Node, groups: int) -> float:
     """The work of a convolution in more groups."""
-    x, w, *rest = (v and v.type for v in node.operands)
+    x, w, *rest = (None if v is None else v.type for v in node.operands)
     assert x is not None and w is not None
     channels = x.shape[1] // groups
     types = (x, w.with_shape((w.shape[0], channels, *w.shape[2:])), *rest)
