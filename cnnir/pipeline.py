@@ -7,6 +7,7 @@ passes with options, "inference,-fuse" leaves one out. What the passes do is in 
 from __future__ import annotations
 
 import ast
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -18,7 +19,7 @@ from cnnir.errors import Error, IRError, PassError
 from cnnir.evaluate import evaluate
 from cnnir.ir import Graph
 from cnnir.passes import PASSES, PIPELINES, Pass
-from cnnir.rewrite import Declined
+from cnnir.rewrite import Accepted, Declined
 from cnnir.tensortype import TensorType, is_float
 
 
@@ -38,6 +39,8 @@ class PassRecord:
     """Op nodes; inputs and params are not counted."""
     declined: list[Declined] = field(default_factory=list)
     """Candidates that were left alone, with the reason."""
+    accepted: list[Accepted] = field(default_factory=list)
+    """Rewrites that come with a reason or an error."""
     text: str | None = None
     """The graph after the pass, where snapshots were asked for."""
     difference: float | None = None
@@ -66,22 +69,27 @@ def optimise(
         weights are rounded to the model's element type, so a small difference is normal.)
     snapshots: keep the text of the graph after each pass.
 
+    A pass that is lossy, because its options ask for it, is never refused: its record says by how
+    much the outputs change, with and without `check`.
     The graph is verified after each pass; PassError names the pass that broke it.
     """
     chosen = parse_pipeline(passes or "inference") if isinstance(passes, str | None) else passes
-    feeds = random_inputs(graph, seed) if check else None
-    wanted = None if feeds is None else _evaluated(graph, feeds, "before the first pass")
+    feeds = random_inputs(graph, seed) if check or any(step.lossy for step in chosen) else []
+    wanted = _evaluated(graph, feeds, "before the first pass") if check else None
     records = []
     for step in chosen:
-        before = graph.clone() if check else None
+        before = graph.clone() if check or step.lossy else None
         record = _run(graph, step)
-        if wanted is not None and feeds is not None:
-            if before is not None and _same(before, graph):
+        if before is not None:
+            if _same(before, graph):
                 record.difference = 0.0
             else:
+                if wanted is None:
+                    wanted = _evaluated(before, feeds, f"before pass {step}")
                 got = _evaluated(graph, feeds, f"after pass {step}")
-                record.difference = _difference(graph, step, wanted, got, tolerance)
-                wanted = got
+                allowed = math.inf if step.lossy else tolerance
+                record.difference = _difference(graph, step, wanted, got, allowed)
+                wanted = got if check else None
         if snapshots:
             record.text = graph.text()
         records.append(record)
@@ -105,7 +113,8 @@ def _run(graph: Graph, step: Pass) -> PassRecord:
     if outputs != _outputs(graph):
         raise PassError(f"pass {step} changed the outputs of the graph")
     after = _op_nodes(graph)
-    return PassRecord(step.name, str(step), seconds, outcome.fired, before, after, outcome.declined)
+    told = (outcome.declined, outcome.accepted)
+    return PassRecord(step.name, str(step), seconds, outcome.fired, before, after, *told)
 
 
 def _outputs(graph: Graph) -> tuple[Any, ...]:
@@ -156,11 +165,13 @@ def _pass(name: str, options: dict[str, Any]) -> Pass:
         raise PassError(f"there is no pass {name!r}; {_known()}")
     kind = PASSES[name]
     defaults = {f.name: getattr(kind, f.name) for f in fields(kind)}  # type: ignore[arg-type]
-    for option, value in options.items():
+    for option, value in list(options.items()):
         if option not in defaults:
             has = ", ".join(defaults) or "none"
             raise PassError(f"pass {name} has no option {option!r}; it has {has}")
-        if type(value) is not type(defaults[option]):
+        if type(value) is int and type(defaults[option]) is float:
+            options[option] = float(value)
+        elif type(value) is not type(defaults[option]):
             wanted = type(defaults[option]).__name__
             raise PassError(f"option {option} of pass {name} is {value!r}, wanted {wanted}")
     return kind(**options)

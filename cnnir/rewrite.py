@@ -12,13 +12,17 @@ A rule is a function of a graph and a node. Its patterns are Python's `match` st
 It returns what replaces the node (a Value, or a tuple of them for a node of several results), None
 where the pattern does not match, or `decline(node, "why not")` where it nearly does. A rule adds
 nodes with `g.add` and leaves everything else to the driver: replacing, removing what became dead,
-provenance, counting. Passes over whole graphs are in `passes/`, running them in `pipeline.py`.
+provenance, counting. `accept(node, value, "why")` returns the value with a reason, and with the
+error that was made where the rule is lossy. Passes over whole graphs are in `passes/`, running them
+in `pipeline.py`.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from cnnir.errors import IRError, PassError
 from cnnir.ir import Graph, Node, Value
@@ -39,7 +43,31 @@ def decline(node: Node, reason: str) -> Declined:
     return Declined(repr(node), node.sources, reason)
 
 
-Result = Value | tuple[Value, ...] | Declined | None
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A rewrite of which something is to be told: why it pays, and what error it makes."""
+
+    node: str
+    sources: tuple[str, ...]
+    reason: str
+    error: float = 0.0
+    """Of the new weights, relative to the old ones; 0 unless the rule is lossy."""
+    rule: str = ""
+    values: tuple[Value, ...] = field(default=(), compare=False, repr=False)
+
+
+def accept(
+    node: Node, result: Value | tuple[Value, ...], reason: str, error: float = 0.0
+) -> Accepted:
+    """What a rule returns in place of a bare result to say why; it shows in reports."""
+    values = result if isinstance(result, tuple) else (result,)
+    return Accepted(repr(node), node.sources, reason, error, values=values)
+
+
+Result = Value | tuple[Value, ...] | Accepted | Declined | None
+Kind = Literal["exact", "reassociating", "lossy"]
+"""exact: the same values bit by bit. reassociating: the same in real numbers, rounded otherwise.
+lossy: other values, within a tolerance that has to be asked for; reassociating without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +76,36 @@ class Rule:
 
     name: str
     ops: tuple[str, ...]
-    function: Callable[[Graph, Node], Result]
+    function: Callable[..., Result]
     doc: str
+    kind: Kind = "exact"
+    takes_options: bool = False
+    """Whether the function has a third parameter, for the pass that runs it and its options."""
 
-    def __call__(self, g: Graph, node: Node) -> Result:
-        return self.function(g, node)
+    def __call__(self, g: Graph, node: Node, options: Any = None) -> Result:
+        return self.function(g, node, options) if self.takes_options else self.function(g, node)
 
 
 RULES: dict[str, Rule] = {}
 """Every rule that was declared, by name."""
 
 
-def rule(*ops: str) -> Callable[[Callable[[Graph, Node], Result]], Rule]:
+def rule(*ops: str, kind: Kind = "exact") -> Callable[[Callable[..., Result]], Rule]:
     """Declare a rule for nodes of these ops (no op: of any).
 
-    Its docstring says `before => after  [condition]`. Names are unique.
+    Its docstring says `before => after  [condition]`, `kind` what it does to the values. Names are
+    unique. A function of three parameters gets the pass that runs it as the third: its options.
     """
 
-    def declare(function: Callable[[Graph, Node], Result]) -> Rule:
+    def declare(function: Callable[..., Result]) -> Rule:
         name = function.__name__
         if name in RULES:
             raise IRError(f"there are two rules named {name!r}")
-        RULES[name] = Rule(name, ops, function, (function.__doc__ or "").strip())
+        if kind not in get_args(Kind):
+            raise IRError(f"rule {name}: kind is {kind!r}, wanted one of {get_args(Kind)}")
+        options = len(inspect.signature(function).parameters) > 2
+        doc = inspect.cleandoc(function.__doc__ or "")
+        RULES[name] = Rule(name, ops, function, doc, kind, options)
         return RULES[name]
 
     return declare
@@ -81,6 +117,8 @@ class Outcome:
 
     fired: dict[str, int] = field(default_factory=dict)
     declined: list[Declined] = field(default_factory=list)
+    accepted: list[Accepted] = field(default_factory=list)
+    """Of the rewrites those that come with a reason or an error."""
 
     def count(self, name: str, times: int = 1) -> None:
         """Add to the firings of a rule."""
@@ -98,14 +136,17 @@ def unite(nodes: Sequence[Node]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(source for node in nodes for source in node.sources))
 
 
-def rewrite(g: Graph, rules: Sequence[Rule], budget: int | None = None) -> Outcome:
+def rewrite(
+    g: Graph, rules: Sequence[Rule], budget: int | None = None, options: Any = None
+) -> Outcome:
     """Apply rules to a graph, in place, until none fires any more.
 
-    Of the rules for an op the earlier ones are tried first. Raises PassError, naming the rule,
-    when a rule fails or the budget of firings (20 a node by default) is used up.
+    Of the rules for an op the earlier ones are tried first; one that asks for options gets
+    `options`, the pass. Raises PassError, naming the rule, when a rule fails or the budget of
+    firings (20 a node by default) is used up.
     """
     g.sweep()
-    driver = _Driver(g, rules, 20 * len(g.nx) + 100 if budget is None else budget)
+    driver = _Driver(g, rules, 20 * len(g.nx) + 100 if budget is None else budget, options)
     while driver.round():
         pass
     g.sweep()
@@ -113,8 +154,8 @@ def rewrite(g: Graph, rules: Sequence[Rule], budget: int | None = None) -> Outco
 
 
 class _Driver:
-    def __init__(self, g: Graph, rules: Sequence[Rule], budget: int) -> None:
-        self.g, self.budget = g, budget
+    def __init__(self, g: Graph, rules: Sequence[Rule], budget: int, options: Any) -> None:
+        self.g, self.budget, self.options = g, budget, options
         self.outcome = Outcome()
         self.general = [r for r in rules if not r.ops]
         self.by_op: dict[str, list[Rule]] = {}
@@ -149,7 +190,7 @@ class _Driver:
         for candidate in self.by_op.get(node.name, self.general):
             size = len(self.g.nx)
             try:
-                result = candidate(self.g, node)
+                result = candidate(self.g, node, self.options)
             except (IRError, ArithmeticError, LookupError, ValueError) as error:
                 raise PassError(f"rule {candidate.name} at {_where(node)}: {error}") from error
             if result is None or isinstance(result, Declined):
@@ -159,6 +200,9 @@ class _Driver:
                     self.g.sweep()
                 continue
             self._count(candidate, node)
+            if isinstance(result, Accepted):
+                self.outcome.accepted.append(replace(result, rule=candidate.name, values=()))
+                result = result.values
             return self._replace(candidate, node, result)
         return []
 

@@ -1,7 +1,9 @@
 """Golden files: graphs before and after a pass, `golden/<pass>/<rule>.ir`.
 
     // CASE: what it shows
-    // SET c = 0.5              (a param: a number or list; `positive` draws random ones > 0)
+    // SET c = 0.5              (a param: a number or list; `positive` draws random ones > 0,
+                                 `rank 2` kernels of so many vertical and horizontal filters,
+                                 `blocks 2` kernels of so many diagonal blocks)
     graph @m(...) { ... }
     // EXPECT: rule=2           (what fires, how often)
     graph @m(...) { ... }
@@ -26,6 +28,8 @@ from cnnir.tensortype import TensorType
 from cnnir.text import parse
 
 FOLDER = Path(__file__).parent / "golden"
+NAMES = {"inf": np.inf, "sqrt": np.sqrt, "pi": np.pi, "outer": np.outer}
+"""What the expression of a SET may use."""
 
 
 @dataclass
@@ -53,6 +57,10 @@ class Case:
         setting = self.settings[name]
         if setting == "positive":
             array = np.random.default_rng(len(name)).uniform(0.5, 2.0, type.shape)
+        elif setting.startswith("rank "):
+            array = _of_rank(int(setting[5:]), type.shape)
+        elif setting.startswith("blocks "):
+            array = _in_blocks(int(setting[7:]), type.shape)
         else:
             array = np.broadcast_to(np.asarray(_number(setting)), type.shape)
         return array.astype(type.numpy)
@@ -73,9 +81,24 @@ class Case:
         return f"{self.file.parent.name}/{self.file.stem}: {self.title}"
 
 
+def _of_rank(rank: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A kernel [O,C,*taps] whose first spatial axis comes through `rank` channels."""
+    rng = np.random.default_rng(rank)
+    first = rng.standard_normal((rank, shape[1], shape[2]))
+    second = rng.standard_normal((shape[0], rank, *shape[3:]))
+    return np.einsum("rcu,or...->ocu...", first, second)
+
+
+def _in_blocks(count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A kernel [O,C,*taps] that is zero outside of diagonal blocks."""
+    array = np.random.default_rng(count).standard_normal(shape)
+    blocks = np.kron(np.eye(count), np.ones((shape[0] // count, shape[1] // count)))
+    return array * blocks.reshape(*shape[:2], *[1] * (len(shape) - 2))
+
+
 def _number(text: str) -> object:
     expression = ast.parse(text, mode="eval")
-    return eval(compile(expression, "SET", "eval"), {"inf": np.inf, "sqrt": np.sqrt, "pi": np.pi})
+    return eval(compile(expression, "SET", "eval"), NAMES)
 
 
 def cases(file: Path) -> list[Case]:

@@ -23,6 +23,11 @@ class Pass(ABC):
 
     name: ClassVar[str] = ""
 
+    @property
+    def lossy(self) -> bool:
+        """Whether it may change values by more than rounding, because its options ask for that."""
+        return False
+
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if abstract:
             return
@@ -49,7 +54,7 @@ class RulePass(Pass, abstract=True):
 
     def run(self, g: Graph) -> Outcome:
         """Rewrite the graph, in place."""
-        return rewrite(g, self.rules)
+        return rewrite(g, self.rules, options=self)
 
 
 def rule_pass(name: str, *rules: Rule) -> type[Pass]:

@@ -26,7 +26,7 @@ from cnnir.rewrite import Result, decline, rule
 _ANCHORS = ("conv", "conv_transpose", "matmul")
 
 
-@rule("batch_norm")
+@rule("batch_norm", kind="reassociating")
 def batch_norm_to_affine(g: Graph, node: Node) -> Result:
     """batch_norm(x, s, b, m, v) => x * f + t  [all but x constant]
 
@@ -61,7 +61,7 @@ def _sole_anchor(g: Graph, node: Node) -> Node | None:
     return None
 
 
-@rule("mul", "div")
+@rule("mul", "div", kind="reassociating")
 def scale_after_weights(g: Graph, node: Node) -> Result:
     """conv(x, w, b) * c => conv(x, w * c, b * c); the same for conv_transpose, matmul and / c
 
@@ -87,7 +87,7 @@ def _explained(g: Graph, node: Node, c: np.ndarray | None) -> Result:
     return None
 
 
-@rule("add")
+@rule("add", kind="reassociating")
 def shift_after_conv(g: Graph, node: Node) -> Result:
     """conv(x, w, b) + c => conv(x, w, b + c); the same for conv_transpose
 
@@ -115,7 +115,7 @@ def shift_after_conv(g: Graph, node: Node) -> Result:
     return g.add(anchor.name, x, w, g.param(name, bias), **anchor.attrs)
 
 
-@rule("conv", "conv_transpose", "matmul")
+@rule("conv", "conv_transpose", "matmul", kind="reassociating")
 def scale_before_weights(g: Graph, node: Node) -> Result:
     """conv(x * c, w, b) => conv(x, w', b) with w' = w * c for each input channel
 
@@ -132,7 +132,7 @@ def scale_before_weights(g: Graph, node: Node) -> Result:
     return None
 
 
-@rule("conv", "matmul")
+@rule("conv", "matmul", kind="reassociating")
 def shift_before_weights(g: Graph, node: Node) -> Result:
     """conv(x + c, w, b) => conv(x, w, b') with b' = b + sum of w * c
 
@@ -148,7 +148,7 @@ def shift_before_weights(g: Graph, node: Node) -> Result:
     return None
 
 
-@rule("mul", "add")
+@rule("mul", "add", kind="reassociating")
 def join_affine(g: Graph, node: Node) -> Result:
     """x * a * c => x * (a c);  x + a + c => x + (a + c)
 
@@ -180,7 +180,7 @@ def _joined(name: str, a: np.ndarray, c: np.ndarray, x: Value) -> np.ndarray | N
     return None if lost else joined
 
 
-@rule("mul")
+@rule("mul", kind="reassociating")
 def scale_of_shift(g: Graph, node: Node) -> Result:
     """(y + a) * c => y * c + a c  [a and c constant, y from weights or a product, one use]"""
     match node.operands:

@@ -12,7 +12,7 @@ from cnnir.passes.base import RulePass
 from cnnir.rewrite import Result, rule
 
 
-@rule()
+@rule(kind="reassociating")
 def decompose_op(g: Graph, node: Node) -> Result:
     """op(x) => its `decompose`  [the op has no `element` or `procedure` of its own]"""
     op = node.op

@@ -65,7 +65,7 @@ def _is_clip_0_6_of_plus_3(g: Graph, value: Value, x: Value | None) -> Value | N
     return None
 
 
-@rule("mul", "div")
+@rule("mul", "div", kind="reassociating")
 def hard_sigmoid_of_clip(g: Graph, node: Node) -> Result:
     """clip(x + 3, 0, 6) / 6 => hard_sigmoid(x, alpha=1/6, beta=1/2)"""
     result = node.results[0]
@@ -80,7 +80,7 @@ def hard_sigmoid_of_clip(g: Graph, node: Node) -> Result:
     return g.add("hard_sigmoid", x, alpha=1 / 6, beta=0.5)
 
 
-@rule("mul", "div")
+@rule("mul", "div", kind="reassociating")
 def hard_swish_of_parts(g: Graph, node: Node) -> Result:
     """x * hard_sigmoid(x, 1/6, 1/2), x * clip(x + 3, 0, 6) / 6 => hard_swish(x)"""
     number, pairs = _two_factors(g, node)
@@ -96,7 +96,7 @@ def hard_swish_of_parts(g: Graph, node: Node) -> Result:
     return None
 
 
-@rule("mul")
+@rule("mul", kind="reassociating")
 def swish_of_sigmoid(g: Graph, node: Node) -> Result:
     """x * sigmoid(alpha * x) => swish(x, alpha)"""
     number, pairs = _two_factors(g, node)
@@ -109,7 +109,7 @@ def swish_of_sigmoid(g: Graph, node: Node) -> Result:
     return None
 
 
-@rule("mul")
+@rule("mul", kind="reassociating")
 def mish_of_parts(g: Graph, node: Node) -> Result:
     """x * tanh(softplus(x)) => mish(x)"""
     number, pairs = _two_factors(g, node)
@@ -120,7 +120,7 @@ def mish_of_parts(g: Graph, node: Node) -> Result:
     return None
 
 
-@rule("log")
+@rule("log", kind="reassociating")
 def softplus_of_exp(g: Graph, node: Node) -> Result:
     """log(e^x + 1) => softplus(x), which does not overflow"""
     match node:
@@ -130,7 +130,7 @@ def softplus_of_exp(g: Graph, node: Node) -> Result:
     return None
 
 
-@rule("mul", "div")
+@rule("mul", "div", kind="reassociating")
 def gelu_of_parts(g: Graph, node: Node) -> Result:
     """x / 2 * (erf(x / sqrt(2)) + 1) => gelu(x)
 
@@ -177,7 +177,7 @@ def _is_cube(g: Graph, factors: list[Value], x: Value) -> bool:
     return len(factors) == 3 and all(f is x for f in factors)
 
 
-@rule("maximum")
+@rule("maximum", kind="reassociating")
 def leaky_relu_of_maximum(g: Graph, node: Node) -> Result:
     """maximum(x, alpha * x) => leaky_relu(x, alpha)  [0 < alpha < 1]"""
     match node:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cnnir.errors import PassError
 from cnnir.report.table import Column, duration, number, table
-from cnnir.rewrite import Declined
+from cnnir.rewrite import Accepted, Declined
 
 
 class Record(Protocol):
@@ -23,6 +23,7 @@ class Record(Protocol):
     nodes_before: int
     nodes_after: int
     declined: list[Declined]
+    accepted: list[Accepted]
     text: str | None
     difference: float | None
 
@@ -48,6 +49,16 @@ def history_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
             "declined": [
                 {"rule": d.rule, "node": d.node, "sources": list(d.sources), "reason": d.reason}
                 for d in record.declined
+            ],
+            "accepted": [
+                {
+                    "rule": a.rule,
+                    "node": a.node,
+                    "sources": list(a.sources),
+                    "reason": a.reason,
+                    "error": a.error,
+                }
+                for a in record.accepted
             ],
         }
         for label, record in zip(labels(records), records, strict=True)

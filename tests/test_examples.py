@@ -1,0 +1,29 @@
+"""The examples that need nothing but cnnir run, in their short form."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_collapse_and_split(capsys: pytest.CaptureFixture[str]) -> None:
+    """It checks its own results; here is what it has to show."""
+    module = runpy.run_path(str(EXAMPLES / "collapse_and_split.py"))
+    module["main"](short=True)
+    shown = capsys.readouterr().out
+    linear, blurred, low_rank, inception = shown.split("==== ")[1:]
+    assert _kernels(linear) == ["3x3x11x11"]
+    assert "16x1x7x1 in 16 groups, 16x1x1x7 in 16 groups" in ", ".join(_kernels(blurred))
+    assert _kernels(low_rank) == ["4x16x3x1", "16x4x1x3"]
+    thin = [k for k in _kernels(inception) if k.endswith(("7x1", "1x7"))]
+    assert len(thin) == 6 and "7x7" not in " ".join(_kernels(inception))
+
+
+def _kernels(section: str) -> list[str]:
+    """What the last line of a table says."""
+    (line,) = [line for line in section.splitlines() if line.startswith("with ")]
+    return line.split(" ms ")[1].strip().split(", ")
