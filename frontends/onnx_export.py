@@ -103,10 +103,10 @@ def _name_outputs(graph: Graph, writer: Writer, missing: dict[str, list[str]]) -
     for position, (value, name) in enumerate(zip(graph.outputs, graph.output_names, strict=True)):
         if position in lengths:
             continue
-        if value.node.kind == "op":
-            writer.define(value, name)
-        if name in inputs and value.name != name:
+        if name in inputs and not (value.node.kind == "input" and value.name == name):
             missing.setdefault("an output with the name of an input", []).append(quoted(name))
+        elif value.node.kind == "op":
+            writer.define(value, name)
         if position in graph.trims:
             if _trim_is_known(graph, position):
                 writer.cut.add(value.node)

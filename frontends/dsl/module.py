@@ -82,14 +82,13 @@ class Module(metaclass=_Declared):
                 IRError(f"{type(self).__name__} on {given}: wanted a symbolic tensor; "
                         "to run a net on arrays call cnnir.compile(net)")
             )  # fmt: skip
-        with trace.layer(self, tensors):
-            before = {x.value.node for x in tensors}
-            result = self.forward(*xs, **options)
-            if isinstance(result, Tensor):
-                value = result.value
-                if value.name is None and value.node.kind == "op" and value.node not in before:
-                    value.name = trace.names[self] or None
-            trace.record(self, result)
+        result = trace.run(self, xs, options)
+        if isinstance(result, Tensor):
+            value = result.value
+            passed_on = any(x.value.node is value.node for x in tensors)
+            if value.name is None and value.node.kind == "op" and not passed_on:
+                value.name = trace.names[self] or None
+        trace.record(self, result)
         return result
 
     def __repr__(self) -> str:

@@ -47,7 +47,7 @@ class Params(MutableMapping[str, np.ndarray]):
     def _find(self, name: str) -> Parameter:
         known = self._known()
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, 3, 0.4)
+            close = difflib.get_close_matches(str(name), known, 3)
             hint = f"; close ones are {', '.join(close)}" if close else ""
             raise NoSuchParameter(f"there is no parameter {name!r}{hint}")
         return known[name]

@@ -43,10 +43,29 @@ def user_place() -> Place | None:
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        code = frame.f_code
-        if code in _BOUNDARIES:
+        if frame.f_code in _BOUNDARIES:
             return None
-        if not code.co_filename.startswith(_HERE):
-            return Place(code.co_filename, frame.f_lineno)
+        if not _ours(frame):
+            return Place(frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back
     return None
+
+
+def error_place(error: BaseException) -> Place | None:
+    """The innermost line outside of this package that led into it and to an error.
+
+    It is looked for between where the error is caught and where it was raised, then further out.
+    """
+    place = None
+    step = error.__traceback__
+    while step is not None:
+        if not _ours(step.tb_frame):
+            inner = step.tb_next
+            if inner is not None and _ours(inner.tb_frame):
+                place = Place(step.tb_frame.f_code.co_filename, step.tb_lineno)
+        step = step.tb_next
+    return place or user_place()
+
+
+def _ours(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_HERE)

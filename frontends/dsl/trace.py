@@ -7,8 +7,7 @@ the graph however often it is used, and collects what a training step has to upd
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from cnnir.errors import Error, IRError, LimitError, UnsupportedError
 from cnnir.frontends.dsl.initialisers import Fans, Initialiser, fans_of
-from cnnir.frontends.dsl.source import Place, user_place
+from cnnir.frontends.dsl.source import Place, error_place
 from cnnir.frontends.dsl.tensor import Tensor, as_array
 from cnnir.ir import Graph, Value
 from cnnir.ops import Op
@@ -121,15 +120,15 @@ class Trace:
 
     # ------------------------------------------------------------------ layers
 
-    @contextmanager
-    def layer(self, module: Any, tensors: Sequence[Tensor]) -> Iterator[None]:
-        """What runs inside belongs to this layer: names, provenance, errors."""
+    def run(self, module: Any, xs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """`forward` of a layer; nodes and errors carry its name."""
         name = self.name_of(module)
+        tensors = [x for x in (*xs, *options.values()) if isinstance(x, Tensor)]
         self._stack.append(module)
         token = ACTIVE.set(self)
         try:
             with self.graph.provenance(name or type(module).__name__):
-                yield
+                return module.forward(*xs, **options)
         except (IRError, LimitError, UnsupportedError) as error:
             raise located(error, name, module, tensors) from None
         finally:
@@ -252,7 +251,7 @@ def located(
         message = f"{layer} on {types}: {message}"
         if module._state.made:
             places[module._state.made] = "made at"
-    if place := user_place():
+    if place := error_place(error):
         places.setdefault(place, "at")
     lines = "".join(f"\n  {word} {place}" for place, word in places.items())
     found = type(error)(message + lines)

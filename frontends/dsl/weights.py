@@ -12,16 +12,23 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from cnnir.errors import InputError, ModelError, UnsupportedError, quoted
+from cnnir.errors import InputError, IRError, ModelError, UnsupportedError, quoted
 from cnnir.frontends.atomic import replacing
-from cnnir.tensortype import TensorType
+from cnnir.tensortype import DTYPES, TensorType
 
 try:
-    import safetensors.numpy as tensors
+    import safetensors as package
     from safetensors import SafetensorError as FormatError
+    from safetensors.numpy import save as safetensors_bytes
 except ImportError:  # an optional dependency
-    tensors = None  # type: ignore[assignment]
+    package = None  # type: ignore[assignment]
     FormatError = ValueError  # type: ignore[assignment,misc]
+
+TYPES = {
+    **{f"F{n}": f"f{n}" for n in (16, 32, 64)}, "BF16": "bf16", "BOOL": "bool",
+    **{f"{k}{n}": f"{k.lower()}{n}" for k in "IU" for n in (8, 16, 32, 64)},
+}  # fmt: skip
+"""What safetensors calls our element types."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,12 +45,14 @@ def load_weights(path: str, wanted: Mapping[str, TensorType]) -> Arrays:
     path = os.fspath(path)
     read = _chosen(path, {".npz": _read_npz, ".safetensors": _read_safetensors})
     arrays = read(path)
-    wrong = [f"{name} is missing" for name in wanted if name not in arrays]
-    for name, array in arrays.items():
-        if name not in wanted:
-            wrong.append(f"{quoted(name)} is not a weight of the net")
-        elif str(wanted[name]) != _described(array):
-            wrong.append(f"{name} is {_described(array)}, the net has {wanted[name]}")
+    wrong = []
+    for name, type in wanted.items():
+        if name not in arrays:
+            wrong.append(f"{name} is missing")
+        elif str(type) != _described(arrays[name]):
+            wrong.append(f"{name} is {_described(arrays[name])}, the net has {type}")
+    for name in sorted(arrays.keys() - wanted.keys()):
+        wrong.append(f"{quoted(name)} is not a weight of the net")
     if wrong:
         listed = "".join(f"\n  - {line}" for line in wrong)
         raise ModelError(f"the weights in {quoted(path)} are not those of this net:{listed}")
@@ -58,11 +67,10 @@ def _chosen(path: str, formats: Mapping[str, Callable]) -> Callable:
 
 
 def _described(array: np.ndarray) -> str:
-    shape = ",".join(map(str, array.shape))
     try:
         return str(TensorType.of(array))
-    except Exception as error:
-        return f"{array.dtype}[{shape}] ({error})"
+    except IRError:  # an element type that we do not have
+        return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
 def _write_npz(arrays: Arrays, path: str) -> None:
@@ -87,8 +95,7 @@ def _read_npz(path: str) -> Arrays:
 
 def _write_safetensors(arrays: Arrays, path: str) -> None:
     _need_package(path)
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    data = tensors.save({n: whole[n].reshape(a.shape) for n, a in arrays.items()})
+    data = safetensors_bytes({n: np.require(a, requirements="C") for n, a in arrays.items()})
     with replacing(path) as file:
         file.write(data)
 
@@ -97,15 +104,22 @@ def _read_safetensors(path: str) -> Arrays:
     _need_package(path)
     try:
         with open(path, "rb") as file:
-            return tensors.load(file.read())
+            found = package.deserialize(file.read())
     except FileNotFoundError:
         raise InputError(f"there is no file {quoted(path)}") from None
-    except (FormatError, ValueError, KeyError) as error:
+    except (FormatError, ValueError) as error:
         raise ModelError(f"{quoted(path)} is not a safetensors file: {error}") from None
+    arrays = {}
+    for name, tensor in found:
+        if tensor["dtype"] not in TYPES:
+            raise UnsupportedError(f"{quoted(name)} in {quoted(path)} is {tensor['dtype']}")
+        dtype = DTYPES[TYPES[tensor["dtype"]]]
+        arrays[name] = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
+    return arrays
 
 
 def _need_package(path: str) -> None:
-    if tensors is None:
+    if package is None:
         raise UnsupportedError(
             f"{quoted(path)} needs the package safetensors: pip install 'cnnir[safetensors]', "
             "or use .npz"
