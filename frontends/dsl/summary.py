@@ -68,7 +68,9 @@ class Summary:
             caption_justify="left", title_style="bold", pad_edge=False,
         )  # fmt: skip
         for place, heading in enumerate(HEADINGS):
-            table.add_column(heading, justify="right" if place >= FIGURES else "left")
+            table.add_column(
+                heading, justify="right" if place >= FIGURES else "left", overflow="fold"
+            )
         for row in self.rows:
             table.add_row(*map(Text, row.cells()))
         return table
