@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnir.errors import UnsupportedError
 from cnnir.frontends.onnx_writer import CODES, Writer, number, writes
-from cnnir.ir import Node
+from cnnir.ir import Node, Value
 from cnnir.tensortype import TensorType, is_float
 
 _SAME = {
@@ -118,9 +118,51 @@ def _window(node: Node, *, kernel: tuple[int, ...], padding: bool = True) -> dic
 
 @writes("conv")
 def conv(w: Writer, node: Node, x: str, weight: str, bias: str = "") -> None:
-    """Conv of floats."""
+    """Conv of floats, ConvInteger of 8-bit integers that were widened."""
     area = _window(node, kernel=w.types[weight].shape[2:])
-    w.emit("Conv", [x, weight, bias], node, **area, group=node.attrs["groups"])
+    area["group"] = node.attrs["groups"]
+    if w.types[x].dtype != "i32":
+        w.emit("Conv", [x, weight, bias], node, **area)
+        return
+    operands = [*_narrow(w, node.operands[0]), *_narrow(w, node.operands[1])]
+    names = [operands[0], operands[2], operands[1], operands[3]]
+    if not bias:
+        w.emit("ConvInteger", names, node, **area)
+        return
+    total, column = w.fresh(f"{x}_total"), w.fresh(f"{bias}_column")
+    w.types[total], rank = w.types[x], w.types[x].rank
+    w.types[column] = w.types[bias].with_shape((*w.types[bias].shape, *(1,) * (rank - 2)))
+    w.emit("ConvInteger", names, [total], **area)
+    w.emit("Reshape", [bias, w.constant((-1, *(1,) * (rank - 2)))], [column])
+    w.emit("Add", [total, column], node)
+
+
+def _narrow(w: Writer, value: Value | None) -> tuple[str, str]:
+    """An i32 operand as an 8-bit one and its zero point ("" for 0): what ConvInteger takes."""
+    assert value is not None
+    array, node = w.array(value), value.node
+    if array is not None:
+        low, high = int(array.min(initial=0)), int(array.max(initial=0))
+        if high - low > 255:
+            raise UnsupportedError(f"i32 weights from {low} to {high}, ConvInteger takes 8 bits")
+        if -128 <= low and high <= 127:
+            return w.constant(array, "i8"), ""
+        return w.constant(array - low, "u8"), w.constant(-low, "u8")
+    zero = None
+    if node.name == "sub" and node.operands[1] is not None:
+        zero = w.array(node.operands[1])
+        node = node.operands[0].node if node.operands[0] and zero is not None else node
+    source = node.operands[0] if node.name == "cast" else None
+    if source is None or source.type.dtype not in ("i8", "u8"):
+        raise UnsupportedError(
+            "i32 that is not widened from 8 bits, which is all ConvInteger takes"
+        )
+    if zero is None:
+        return w.names[source], ""
+    limits = np.iinfo(source.type.numpy)
+    if zero.size != 1 or not limits.min <= zero.reshape(-1)[0] <= limits.max:
+        raise UnsupportedError("a zero point that does not fit 8 bits")
+    return w.names[source], w.constant(zero.reshape(()), source.type.dtype)
 
 
 @writes("conv_transpose")

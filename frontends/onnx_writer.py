@@ -124,6 +124,10 @@ class Writer:
         self.arrays[name], self.types[name] = array, TensorType.of(array)
         return name
 
+    def array(self, value: Value) -> np.ndarray | None:
+        """The array of a param, None for any other value."""
+        return self.arrays.get(self.names[value]) if value.node.kind == "param" else None
+
     def constant(self, value: Any, dtype: str = "i64") -> str:
         """The name of a small constant; equal ones are one."""
         array = np.asarray(value, DTYPES[dtype])

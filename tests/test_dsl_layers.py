@@ -74,6 +74,17 @@ def test_batch_norm_in_training_against_torch() -> None:
         assert_close(got, statistic.numpy(), 1e-6)
 
 
+def test_batch_norm_used_twice_moves_twice() -> None:
+    norm = nn.BatchNorm()
+    net = nn.Sequential(norm, nn.Function(lambda x: x + 1.0), norm).build((2, 1, 4))
+    x = np.random.default_rng(0).standard_normal((2, 1, 4))
+    _, mean, var = evaluate(net.graph(training=True), [x], dtype="f64")
+    # the second use sees mean 1 and (but for epsilon) variance 1, unbiased 8/7
+    spread = x.var(ddof=1)
+    np.testing.assert_allclose(mean, [0.09 * x.mean() + 0.1], rtol=1e-6)
+    np.testing.assert_allclose(var, [0.9 * (0.9 + 0.1 * spread) + 0.1 * 8 / 7], rtol=1e-4)
+
+
 def test_frozen_batch_norm_stays_in_its_inference_form() -> None:
     net = WithBatchNorm().build((4, 2, 5, 6))
     net.norm.freeze()

@@ -217,6 +217,18 @@ def test_summary_in_plain_text() -> None:
     assert str(net.summary((1, 2, 5, 5))) == SUMMARY
 
 
+def test_layers_print_as_they_were_written() -> None:
+    block = nn.Residual(nn.Conv(3, 1, init=nn.zeros), nn.relu, shortcut=nn.Conv(3, 1))
+    assert repr(block) == "Residual(..., relu, shortcut=...)"
+    assert repr(nn.Sequential(nn.ReLU(), nn.ReLU(), last=nn.Conv(3, (1, 2), padding="same"))) == (
+        "Sequential(..., last=...)"
+    )
+    assert repr(block.body[0]) == "Conv(3, 1, init=zeros)"
+    assert [m.kind for m in (nn.PReLU(), nn.BatchNorm(), nn.GELU(), nn.SeparableConv(2, 3))] == [
+        "prelu", "batch_norm", "gelu", "separable_conv",
+    ]  # fmt: skip
+
+
 def test_summary_as_a_rich_table() -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(lenet().summary((1, 1, 28, 28)))

@@ -154,6 +154,33 @@ def test_results_as_long_as_the_data_says() -> None:
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("zeros", [(0, 0), (7, 0), (0, 3), (131, 128)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_quantised_convolutions(zeros: tuple[int, int], bias: bool) -> None:
+    """What the importer writes out as 32-bit arithmetic goes back to 8-bit operands."""
+    rng = np.random.default_rng(1)
+    weight = rng.integers(0, 256, (4, 2, 3, 3)).astype(np.int32) - zeros[1]
+    graph = Graph("quantised")
+    x = graph.input(TensorType("u8", (1, 2, 6, 7)), "x")
+    wide = graph.add("cast", x, dtype="i32")
+    if zeros[0]:
+        wide = graph.add("sub", wide, graph.param("zero", np.int32(zeros[0])))
+    b = graph.param("b", rng.integers(-999, 999, 4).astype(np.int32)) if bias else None
+    y = graph.add(
+        "conv", wide, graph.param("w", weight), b, padding=(1, 1, 1, 1), stride=(1, 2),
+        dilation=(1, 1),
+    )  # fmt: skip
+    graph.output(y, "y")
+    feeds = {"x": rng.integers(0, 256, (1, 2, 6, 7)).astype(np.uint8)}
+    model = export(graph)
+    onnx.checker.check_model(model, full_check=True)
+    assert {"ConvInteger", "Cast"} & {n.op_type for n in model.graph.node} == {"ConvInteger"}
+    again, wanted = load(model.SerializeToString()), evaluate(graph, feeds)[0]
+    np.testing.assert_array_equal(evaluate(again, feeds)[0], wanted)
+    np.testing.assert_array_equal(runtime(model.SerializeToString(), feeds)[0], wanted)
+    assert bias or again.text(hints=False) == graph.text(hints=False)
+
+
 def test_outputs_that_are_inputs_params_or_given_twice() -> None:
     graph = Graph("plain")
     x = graph.input(TensorType("f32", (2, 3)), "x")
@@ -194,7 +221,7 @@ def test_the_opset_is_21_unless_an_op_is_newer() -> None:
 REFUSED = """\
 the graph has what ONNX cannot say:
   - an output with the name of an input (1: 'x')
-  - conv: Conv: input X has element type i32, wanted f16 or f32 or f64 (1: 'conv1')
+  - conv: i32 that is not widened from 8 bits, which is all ConvInteger takes (1: 'conv1')
   - shift_left: BitShift: input X has element type i32, wanted u16 or u32 or u64 or u8 (2: 'a', 'b')
   - nonzero: its result is read before it is cut at run time (1: unnamed)"""
 

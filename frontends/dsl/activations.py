@@ -144,6 +144,11 @@ class PReLU(Module):
     def __init__(self, init: Initialiser = constant(0.25), single: bool = False) -> None:  # noqa: B008
         self.init, self.single = init, single
 
+    @property
+    def kind(self) -> str:
+        """What it is called where it has no name of its own."""
+        return "prelu"
+
     def forward(self, x: Tensor) -> Tensor:
         """The rectified x."""
         count = 1 if self.single else channels(x)

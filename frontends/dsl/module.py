@@ -47,8 +47,9 @@ class _Declared(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         module: Any = object.__new__(cls)  # type: ignore[arg-type]
-        shown = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
-        module._state = State(f"{cls.__name__}({', '.join(shown)})", user_place())
+        shown = [*map(_shown, args), *(f"{k}={_shown(v)}" for k, v in kwargs.items())]
+        call = re.sub(r"(\.\.\., )+(?=\.\.\.)", "", ", ".join(shown))
+        module._state = State(f"{cls.__name__}({call})", user_place())
         try:
             module.__init__(*args, **kwargs)
         except Error as error:
@@ -56,6 +57,14 @@ class _Declared(type):
                 raise
             raise located(type(error)(f"{cls.__name__}: {error}")) from None
         return module
+
+
+def _shown(argument: Any) -> str:
+    """An argument as it was written, more or less: parts are `...`, functions their names."""
+    if isinstance(argument, Module):
+        return "..."
+    named = callable(argument) and hasattr(argument, "__name__")
+    return argument.__name__ if named else repr(argument)
 
 
 class Module(metaclass=_Declared):
@@ -122,6 +131,12 @@ class Module(metaclass=_Declared):
         """A training step is to make `value` the new array of the weight `name`."""
         trace = self._trace()
         trace.updates[trace.path(self, name)] = value.value
+
+    def updated(self, name: str, value: Tensor) -> Tensor:
+        """The weight `name`, now `value`, as the updates so far leave it."""
+        trace = self._trace()
+        known = trace.updates.get(trace.path(self, name))
+        return value if known is None else Tensor(trace, known)
 
     @property
     def training(self) -> bool:

@@ -59,7 +59,8 @@ class BatchNorm(Module):
             ("running_mean", old_mean, mean),
             ("running_var", old_var, var * (seen / (seen - 1))),
         ):
-            self.update(name, old * (1 - self.momentum) + new * self.momentum)
+            kept = self.updated(name, old) * (1 - self.momentum)
+            self.update(name, kept + new * self.momentum)
         return mean, var
 
 
