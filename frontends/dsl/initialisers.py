@@ -46,17 +46,23 @@ def constant(value: float | np.ndarray) -> Initialiser:
             raise IRError(f"an array {list(array.shape)} does not broadcast to {list(shape)}")
         return np.broadcast_to(array, shape)
 
-    return init
+    return _named(init, f"constant({value})" if np.ndim(value) == 0 else "constant(...)")
 
 
 def normal(deviation: float = 0.01) -> Initialiser:
     """The normal distribution about 0."""
-    return lambda rng, shape, fans: rng.normal(0, deviation, shape)
+    return _named(lambda rng, shape, fans: rng.normal(0, deviation, shape), f"normal({deviation})")
 
 
 def uniform(limit: float = 0.05) -> Initialiser:
     """The uniform distribution from -limit to limit."""
-    return lambda rng, shape, fans: rng.uniform(-limit, limit, shape)
+    return _named(lambda rng, shape, fans: rng.uniform(-limit, limit, shape), f"uniform({limit})")
+
+
+def _named(init: Initialiser, name: str) -> Initialiser:
+    """The initialiser as layers show it that are printed."""
+    init.__name__ = name  # type: ignore[attr-defined]
+    return init
 
 
 def glorot_normal(rng: np.random.Generator, shape: Shape, fans: Fans) -> np.ndarray:
