@@ -81,7 +81,12 @@ def test_nets_before_and_after_passes(name: str) -> None:
     assert_close(evaluate(again, [x], dtype="f64")[0], wanted, 1e-6)
 
 
-@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v1"])
+SLOW = ("bvlc_alexnet", "densenet121", "inception_v2", "resnet50", "vgg19", "zfnet512")
+IMPORTED = ["squeezenet", "shufflenet", "inception_v1"]
+IMPORTED += [pytest.param(name, marks=pytest.mark.slow) for name in SLOW]
+
+
+@pytest.mark.parametrize("name", IMPORTED)
 def test_an_imported_net_comes_back(name: str) -> None:
     graph = cnnir.load(LIGHT / f"light_{name}.onnx")
     again = load(export(graph).SerializeToString())
@@ -189,6 +194,24 @@ def test_outputs_that_are_inputs_params_or_given_twice() -> None:
     for value, name in ((y, "y"), (y, "again"), (x, "x"), (x, "copy"), (w, "weight")):
         graph.output(value, name)
     round_trip(graph, {"x": np.ones((2, 3), np.float32)})
+
+
+def test_a_training_form_exports_with_its_updates_and_its_seed() -> None:
+    net = nn.Sequential(nn.Conv(4, 3), nn.BatchNorm(), nn.PReLU(), nn.Dropout(0.3))
+    graph = randomised(net.build((3, 2, 6, 6))).graph(training=True)
+    x = np.random.default_rng(2).standard_normal((3, 2, 6, 6)).astype(np.float32)
+    round_trip(graph, {"x": x, "seed": np.array(5, np.uint32)})
+
+
+def test_a_slice_that_cuts_nothing_is_no_node() -> None:
+    """Backwards over a single element, for example: it must not come and go with round trips."""
+    x, y = (onnx.helper.make_tensor_value_info(n, 1, [1, 3]) for n in "xy")
+    numbers = {"start": [0], "end": [-9], "axis": [0], "step": [-1]}
+    constants = [onnx.numpy_helper.from_array(np.array(v), k) for k, v in numbers.items()]
+    cut = onnx.helper.make_node("Slice", ["x", *numbers], ["cut"])
+    nodes = [cut, onnx.helper.make_node("Relu", ["cut"], ["y"])]
+    graph = load(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [x], [y], constants)))
+    assert [n.name for n in graph.order() if n.op] == ["relu"]
 
 
 def test_names_stay_and_never_clash() -> None:

@@ -10,7 +10,6 @@ from cnnir.frontends.dsl.initialisers import Initialiser, glorot_uniform, zeros
 from cnnir.frontends.dsl.module import Module
 from cnnir.frontends.dsl.tensor import Tensor, op
 from cnnir.frontends.dsl.windows import entries
-from cnnir.ops.base import broadcast_shapes
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -70,16 +69,14 @@ class Dropout(Module):
     def _random_bits(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         """u32 numbers that depend on the seed, the layer's use, and the position alone."""
         seed = Tensor(x.trace, x.trace.random_seed())
-        first = _mixed(seed + x.trace.salt(self))
-        flat, stride = None, 1
+        flat = first = _mixed(seed + x.trace.salt(self))
+        stride = 1
         for axis in reversed(range(len(shape))):
             line = np.arange(shape[axis], dtype=np.uint32) * np.uint32(stride % 2**32)
-            along = self.constant(line.reshape(-1, *(1,) * (len(shape) - axis - 1)))
-            flat = along if flat is None else along + flat
+            flat = flat + self.constant(line.reshape(-1, *(1,) * (len(shape) - axis - 1)))
             stride *= shape[axis]
-        assert flat is not None and broadcast_shapes(flat.shape, shape) == shape
-        second = _mixed(first + np.uint32(0x9E3779B9))
-        return _mixed(_mixed(op("bitwise_xor", flat, first)) + second)
+        # one round leaves neighbours alike; the second one has a key of its own
+        return _mixed(_mixed(flat) + _mixed(first + np.uint32(0x9E3779B9)))
 
 
 def _mixed(x: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def uniform(limit: float = 0.05) -> Initialiser:
 
 def _named(init: Initialiser, name: str) -> Initialiser:
     """The initialiser as layers show it that are printed."""
-    init.__name__ = name  # type: ignore[attr-defined]
+    init.__name__ = name
     return init
 
 

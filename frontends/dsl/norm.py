@@ -59,8 +59,8 @@ class BatchNorm(Module):
             ("running_mean", old_mean, mean),
             ("running_var", old_var, var * (seen / (seen - 1))),
         ):
-            kept = self.updated(name, old) * (1 - self.momentum)
-            self.update(name, kept + new * self.momentum)
+            old = self.updated(name, old)
+            self.update(name, old + (new - old) * self.momentum)
         return mean, var
 
 
