@@ -36,9 +36,9 @@ def load(source: Any, shapes: Shapes | None = None, **limits: Any) -> Graph:
 def save_onnx(source: Any, path: Any, **options: Any) -> None:
     """Write a Graph, or a net with the inputs it was last built for, as an ONNX file.
 
-    `options`: `external` says whether weights go to a file beside it (None: where the model would
-    be too large for one). Raises UnsupportedError, listing everything at once, for what ONNX
-    cannot say.
+    `options`: `batch="N"` makes it a file for any batch size; `external` says whether weights go to
+    a file beside it (None: where the model would be too large for one). Raises UnsupportedError,
+    listing everything at once, for what ONNX cannot say.
     """
     exporter = importlib.import_module("cnnir.frontends.onnx_export")
     exporter.save(source if isinstance(source, Graph) else _graph(source, None), path, **options)

@@ -8,15 +8,16 @@ that lists all of it. The files `onnx_write_*` hold the ops; this one walks the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from cnnir.errors import LimitError, UnsupportedError, quoted
+from cnnir.errors import IRError, LimitError, ModelError, UnsupportedError, quoted
 from cnnir.frontends import onnx_write_compute, onnx_write_moves
 from cnnir.frontends.atomic import replacing
+from cnnir.frontends.onnx_import import load
 from cnnir.frontends.onnx_writer import (
     CODES,
     WRITERS,
@@ -41,21 +42,26 @@ ALIGNMENT = 4096
 """External tensors begin at multiples of this, so that they can be mapped into memory."""
 
 
-def save(graph: Graph, path: str, *, external: bool | None = None) -> None:
+def save(
+    graph: Graph, path: str, *, batch: str | None = None, external: bool | None = None
+) -> None:
     """Write a graph as an ONNX file, whole or not at all.
 
+    batch: a name, such as "N", that stands for the first dimension of inputs and outputs, so that
+        the file is for any batch size; None writes the sizes that the graph has.
     external: whether weights of 1 KiB or more go to a file beside it, PATH.data; None does so when
-    they are together larger than 1.9 GB. Raises UnsupportedError, listing everything at once, for
-    what ONNX cannot say.
+        they are together larger than 1.9 GB.
+
+    Raises UnsupportedError, listing everything at once, for what ONNX cannot say.
     """
     path = os.fspath(path)
-    writer = _written(graph)
+    writer = _written(graph, batch)
     total = sum(array.nbytes for array in writer.arrays.values())
     if external is None:
         external = total > LARGEST_MODEL
     if not external and total > LARGEST_MODEL:
         raise LimitError(f"{total} bytes of weights do not fit one ONNX file, wanted external=True")
-    model = _model(graph, writer)
+    model = _model(graph, writer, batch)
     if external:
         location = os.path.basename(path) + ".data"
         _save_external(model, writer.arrays, path + ".data", location)
@@ -65,10 +71,10 @@ def save(graph: Graph, path: str, *, external: bool | None = None) -> None:
         file.write(model.SerializeToString())
 
 
-def export(graph: Graph) -> ModelProto:
-    """The graph as a ModelProto that holds its weights."""
-    writer = _written(graph)
-    model = _model(graph, writer)
+def export(graph: Graph, batch: str | None = None) -> ModelProto:
+    """The graph as a ModelProto that holds its weights; `batch` as for `save`."""
+    writer = _written(graph, batch)
+    model = _model(graph, writer, batch)
     _inline(model, writer.arrays)
     return model
 
@@ -76,10 +82,11 @@ def export(graph: Graph) -> ModelProto:
 # ---------------------------------------------------------------- the walk
 
 
-def _written(graph: Graph) -> Writer:
+def _written(graph: Graph, batch: str | None) -> Writer:
     """Everything written, or one error that lists what cannot be."""
     names = [*(v.name or "" for v in graph.inputs), *graph.output_names]
     writer = Writer(opset_of(graph), names)
+    writer.batch = _batch_of(graph) if batch else None
     missing: dict[str, list[str]] = {}
     for value in graph.inputs:
         writer.define(value, value.name)
@@ -93,7 +100,35 @@ def _written(graph: Graph) -> Writer:
             items.append(f"{what} ({len(places)}: {shown})")
         raise UnsupportedError("the graph has what ONNX cannot say:", items)
     _drop_unread(graph, writer)
+    if batch:
+        _check_batch(graph, writer, batch)
     return writer
+
+
+def _batch_of(graph: Graph) -> int:
+    """The first dimension that all inputs share (those of rank 0 have none)."""
+    sizes = {v.type.shape[0] for v in graph.inputs if v.type.rank}
+    if len(sizes) != 1:
+        raise UnsupportedError(f"the inputs have no batch in common: {sorted(sizes)}")
+    return sizes.pop()
+
+
+def _check_batch(graph: Graph, writer: Writer, batch: str) -> None:
+    """The file is imported for another batch, and all that is to change are first dimensions."""
+    assert writer.batch is not None
+    other = 2 * writer.batch + 1
+    model = _model(graph, writer, batch)
+    _inline(model, writer.arrays)
+    shapes = {v.name or "": (other, *v.type.shape[1:]) for v in graph.inputs if v.type.rank}
+    refused = f"the graph is for a batch of {writer.batch} alone, wanted batch=None"
+    try:
+        again = load(model, shapes)
+    except (IRError, ModelError) as error:
+        raise UnsupportedError(f"{refused}: {error}") from None
+    for name, old, new in zip(graph.output_names, graph.outputs, again.outputs, strict=True):
+        if new.type.shape != (other, *old.type.shape[1:]):
+            changed = f"{old.type} becomes {new.type} for a batch of {other}"
+            raise UnsupportedError(f"{refused}: output {quoted(name)} {changed}")
 
 
 def _name_outputs(graph: Graph, writer: Writer, missing: dict[str, list[str]]) -> None:
@@ -219,17 +254,17 @@ def _drop_unread(graph: Graph, writer: Writer) -> None:
 # ---------------------------------------------------------------- the model
 
 
-def _model(graph: Graph, writer: Writer) -> ModelProto:
+def _model(graph: Graph, writer: Writer, batch: str | None) -> ModelProto:
     """The model without the data of its initializers."""
     lengths = {length for length, _ in graph.trims.values()}
-    inputs = [_declared(v.name or "", v) for v in graph.inputs]
-    outputs = [
-        _declared(name, value, graph.trims[position][1] if position in graph.trims else None)
-        for position, (value, name) in enumerate(
-            zip(graph.outputs, graph.output_names, strict=True)
-        )
-        if position not in lengths
-    ]
+    inputs = [_declared(v.name or "", v, {0: batch} if batch else {}) for v in graph.inputs]
+    outputs = []
+    for position, (value, name) in enumerate(zip(graph.outputs, graph.output_names, strict=True)):
+        opened: dict[int, str | None] = {0: batch} if batch else {}
+        if position in graph.trims:
+            opened = {graph.trims[position][1]: None}
+        if position not in lengths:
+            outputs.append(_declared(name, value, opened))
     proto = helper.make_graph(writer.nodes, graph.name, inputs, outputs)
     opsets = [helper.make_opsetid("", writer.opset)]
     return helper.make_model(
@@ -240,10 +275,9 @@ def _model(graph: Graph, writer: Writer) -> ModelProto:
     )
 
 
-def _declared(name: str, value: Value, open_axis: int | None = None) -> Any:
-    shape: list[int | None] = list(value.type.shape)
-    if open_axis is not None:
-        shape[open_axis] = None
+def _declared(name: str, value: Value, opened: Mapping[int, str | None]) -> Any:
+    """A declared value, with the dimensions that have a symbol or no number."""
+    shape = [opened.get(axis, d) for axis, d in enumerate(value.type.shape)]
     return helper.make_tensor_value_info(name, CODES[value.type.dtype], shape)
 
 

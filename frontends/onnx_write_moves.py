@@ -18,6 +18,9 @@ FARTHEST = -(1 << 62)
 def reshape(w: Writer, node: Node, x: str) -> None:
     """Reshape to a constant shape, in which 0 is 0."""
     shape = node.attrs["shape"]
+    if 0 not in shape and shape[:1] == w.types[x].shape[:1] == (w.batch,):
+        w.emit("Reshape", [x, w.constant((0, *shape[1:]))], node)  # 0 keeps what there is
+        return
     w.emit("Reshape", [x, w.constant(shape)], node, allowzero=1 if 0 in shape else None)
 
 
@@ -117,29 +120,32 @@ def resize(w: Writer, node: Node, x: str) -> None:
     attrs, shape = node.attrs, w.types[x].shape
     crop = attrs["coordinates"] == "tf_crop_and_resize"
     roi = w.constant(attrs["roi"], w.types[x].dtype) if crop else ""
+    # a batch of any size is not to be resized
+    axes = list(range(1 if w.batch and not crop else 0, len(shape)))
+    along = [(shape[a], attrs["sizes"][a], attrs["scales"][a]) for a in axes]
     w.emit(
-        "Resize", [x, roi, *_scales_or_sizes(w, shape, attrs["sizes"], attrs["scales"])], node,
+        "Resize", [x, roi, *_scales_or_sizes(w, along)], node,
         mode=attrs["mode"], coordinate_transformation_mode=attrs["coordinates"],
         nearest_mode=attrs["nearest"], antialias=int(attrs["antialias"]),
         exclude_outside=int(attrs["exclude_outside"]),
         cubic_coeff_a=number(attrs["cubic_coeff"], -0.75),
         extrapolation_value=number(attrs["extrapolation"], 0.0),
+        axes=axes if axes and axes[0] else None,
     )  # fmt: skip
 
 
-def _scales_or_sizes(
-    w: Writer, shape: tuple[int, ...], sizes: tuple[int, ...], scales: tuple[float, ...]
-) -> tuple[str, str]:
-    axes = list(zip(shape, sizes, scales, strict=True))
-    if all(d and n and s == n / d for d, n, s in axes):
+def _scales_or_sizes(w: Writer, along: list[tuple[int, int, float]]) -> tuple[str, str]:
+    """The operands scales and sizes, one of them given, for (old size, new size, scale)."""
+    sizes, scales = [n for _, n, _ in along], [s for _, _, s in along]
+    if all(d and n and s == n / d for d, n, s in along):
         return "", w.constant(sizes)
     held = np.array(scales, np.float32)
     if all(
         float(f) == s and math.floor(np.float32(f * np.float32(d))) == n
-        for f, (d, n, s) in zip(held, axes, strict=True)
+        for f, (d, n, s) in zip(held, along, strict=True)
     ):
         return w.constant(held, "f32"), ""
-    raise UnsupportedError(f"scales {list(scales)} do not give the sizes {list(sizes)} in f32")
+    raise UnsupportedError(f"scales {scales} do not give the sizes {sizes} in f32")
 
 
 @writes("grid_sample")

@@ -46,6 +46,8 @@ class Writer:
 
     def __init__(self, opset: int, taken: Sequence[str]) -> None:
         self.opset = opset
+        self.batch: int | None = None
+        """The first dimension, where the model is to be for any batch size."""
         self.nodes: list[NodeProto] = []
         self.arrays: dict[str, np.ndarray] = {}
         self.names: dict[Value, str] = {}

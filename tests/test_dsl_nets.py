@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +193,50 @@ def test_freezing_a_part_keeps_it_from_training() -> None:
     assert "stage2.residual_block1.conv1.weight" in traced.trainable
     assert "stage2.residual_block1.norm1.running_mean" in traced.updates
     assert set(traced.params) <= set(net.params)
+
+
+# ---------------------------------------------------------------- parts of other nets
+
+
+def test_a_slice_of_a_net_keeps_names_and_weights() -> None:
+    net = resnet().build((1, 3, 8, 8))
+    body = net[:-1]
+    assert [name for name, _ in body.children()] == ["stem", "stage1", "stage2", "pool"]
+    tuned = nn.Sequential(body=body, head=nn.Dense(3)).build((1, 3, 8, 8))
+    name = "stage1.residual_block1.conv1.weight"
+    assert tuned.params[f"body.{name}"] is net.params[name]
+    body.freeze()
+    assert tuned.trace(training=True).trainable == ["head.weight", "head.bias"]
+
+
+def test_an_imported_net_with_a_new_head(tmp_path: Path) -> None:
+    net = randomised(resnet().build((1, 3, 8, 8)))
+    cnnir.save_onnx(net, tmp_path / "net.onnx", batch="N")
+    body = nn.Imported(tmp_path / "net.onnx", until="pool")
+    tuned = nn.Sequential(body=body, head=nn.Dense(3)).build((2, 3, 8, 8))  # another batch
+    assert not [n for n in tuned.params if n.startswith("body.head")]
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    wanted = evaluate(net[:-1].graph(x.shape), [x])[0] @ tuned.params["head.weight"]
+    np.testing.assert_allclose(evaluate(tuned.graph(), [x])[0], wanted, rtol=1e-5, atol=1e-5)
+    traced = tuned.trace(training=True)
+    assert {"body.stem.conv1.weight", "body.stem.batch_norm1.bias"} <= set(traced.trainable)
+    assert not [n for n in traced.trainable if "running" in n] and not traced.updates
+    sources = {s for n in traced.graph.order() if n.op for s in n.sources}
+    assert {"body.stem.conv1", "body.pool", "head"} <= sources
+    body.freeze()
+    assert tuned.trace(training=True).trainable == ["head.weight", "head.bias"]
+
+
+def test_a_graph_as_a_layer_and_what_does_not_fit() -> None:
+    graph = lenet().graph((1, 1, 28, 28))
+    net = nn.Imported(graph)
+    assert net.graph((1, 1, 28, 28)).text(hints=False) == graph.text(hints=False)
+    with pytest.raises(IRError, match=r"'x' is f32\[1,1,28,28\] in the graph"):
+        net.graph((2, 1, 28, 28))
+    with pytest.raises(IRError, match="there is no 'dens1' in the graph; close ones are dense1"):
+        nn.Imported(graph, until="dens1")
+    with pytest.raises(IRError, match="2 inputs given, the graph takes x"):
+        nn.Function(lambda x: net(x, x)).graph((1, 1, 28, 28))
 
 
 # ---------------------------------------------------------------- looking at it

@@ -99,12 +99,18 @@ def test_an_imported_net_comes_back(name: str) -> None:
 # ---------------------------------------------------------------- ops
 
 
+UNSAYABLE = set(
+    "banded bce_with_logits conv_weight_grad grid_sample_grad grid_slopes huber kl_divergence"
+    " max_pool_grad nll nll_grad roi_align_grad squared_error".split()
+)
+"""Losses and parts of derivatives: a graph that trains need not leave the house."""
+
+
 def test_every_op_is_written_or_decomposed_or_known_not_to_be() -> None:
     """An op that is new shows here: give it a writer, or list it as one that ONNX has not."""
-    unsayable: set[str] = set()
     sayable = {n for n, op in OPS.items() if n in WRITERS or op.decompose or n == "fused"}
-    assert set(OPS) - sayable == unsayable
-    assert set(WRITERS) <= set(OPS)
+    assert set(OPS) - sayable <= UNSAYABLE
+    assert set(WRITERS) <= set(OPS) and not set(WRITERS) & UNSAYABLE
 
 
 @pytest.mark.parametrize("name", sorted(WRITERS))

@@ -86,6 +86,7 @@ from cnnir.frontends.dsl.convolution import (
 )
 from cnnir.frontends.dsl.dense import Dense, Dropout, dense
 from cnnir.frontends.dsl.function_layer import Function
+from cnnir.frontends.dsl.imported import Imported
 from cnnir.frontends.dsl.initialisers import (
     constant,
     glorot_normal,
@@ -175,6 +176,7 @@ __all__ = [
     "HardSigmoid",
     "HardSwish",
     "HardTanh",
+    "Imported",
     "InstanceNorm",
     "LayerNorm",
     "LeakyReLU",

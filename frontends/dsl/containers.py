@@ -62,9 +62,11 @@ class Sequential(Module):
         return len(self.order)
 
     def __getitem__(self, key: str | int | slice) -> Module:
-        """A layer by name or position; of a slice a net of the same layers."""
+        """A layer by name or position; of a slice a net of the same layers, names and weights."""
         if isinstance(key, slice):
-            return Sequential(*self.order[key])
+            part, names = Sequential(*self.order[key]), {m: n for n, m in self.layers.items()}
+            part.layers = {names[module]: module for module in part.order}
+            return part
         if isinstance(key, int):
             return self.order[key]
         if key not in self.layers:
