@@ -165,12 +165,14 @@ def _nodes(
 ) -> None:
     """The params and nodes of a graph; `sources` are those of the node that it is the body of."""
     writer.used |= read_values(graph)
-    for node in graph.order():
+    order = graph.order()
+    for node in order:  # all params first, so that their names are free
         if node.kind == "param":
             value = node.results[0]
             name = writer.define(value, writer.fresh(value.name or "param"))
             writer.initializer(name, graph.params[node.attrs["ref"]])
-        elif node.op is not None:
+    for node in order:
+        if node.op is not None:
             came = node.sources or sources
             writer.at("+".join(came))
             try:

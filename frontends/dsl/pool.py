@@ -108,7 +108,7 @@ def adaptive_max_pool(x: Tensor, size: Size) -> Tensor:
         widest = max(len(b) for b in bins)
         # a window that is narrower than the widest sees its last element again
         seen = np.array([[b[min(k, len(b) - 1)] for k in range(widest)] for b in bins], np.int64)
-        indices = Tensor(x.trace, x.graph.constant(seen))
+        indices = x.trace.constant(seen)
         y = op("gather", y, indices, axis=axis).max(axis + 1)
     return y
 
@@ -140,7 +140,7 @@ def _averaged(x: Tensor, axis: int, count: int) -> Tensor:
     matrix = np.zeros((extent, count), x.type.numpy)
     for column, b in enumerate(_bins(extent, count)):
         matrix[b.start : b.stop, column] = single(1 / len(b), 0.0)
-    weights = Tensor(x.trace, x.graph.constant(matrix))
+    weights = x.trace.constant(matrix)
     last = x.rank - 1
     perm = [*range(axis), last, *range(axis + 1, last), axis] if axis != last else range(x.rank)
     return (x.transpose(*perm) @ weights).transpose(*perm)

@@ -25,6 +25,9 @@ from cnnir.tensortype import TensorType
 ACTIVE: ContextVar[Trace | None] = ContextVar("cnnir_trace", default=None)
 """The trace whose layers are running."""
 
+CONSTANT = "constant"
+"""What params of the graph are called that are no weights."""
+
 
 @dataclass
 class Parameter:
@@ -107,16 +110,16 @@ class Trace:
             return None
         array = as_array(x, like.dtype)
         if array.ndim:
-            return self.graph.constant(array)
+            return self.graph.param(CONSTANT, array)
         key = (like.dtype, array.tobytes())
         if key not in self._numbers:
             with self.graph.provenance():
-                self._numbers[key] = self.graph.constant(array)
+                self._numbers[key] = self.graph.param(CONSTANT, array)
         return self._numbers[key]
 
     def constant(self, array: np.ndarray) -> Tensor:
         """An array that belongs to the net's structure, not to its weights."""
-        return Tensor(self, self.graph.constant(np.asarray(array)))
+        return Tensor(self, self.graph.param(CONSTANT, np.asarray(array)))
 
     # ------------------------------------------------------------------ layers
 
@@ -198,6 +201,8 @@ class Trace:
             known = Parameter(drawn(init, self.seed, full, type, fans), trainable, init, fans)
             module._state.parameters[name] = known
             self.created.append((module, name))
+        if full in self.graph.params:
+            raise IRError(f"its {name} would be {full}, as something else is called already")
         value = self.graph.param(full, known.array)
         self.params[full] = value
         return value
