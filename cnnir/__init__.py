@@ -1,10 +1,14 @@
 """cnnir: a graph compiler for convolutional networks.
 
 `compile` a model and call the result; `load` one to look at its graph; `parse` and `evaluate` work
-on graphs as text and as mathematics. Frontends and backends are imported when first used.
+on graphs as text and as mathematics. `nn` is for nets of your own, `save_onnx` writes any graph.
+Frontends and backends are imported when first used.
 """
 
-from cnnir.compile import Executable, compile, load
+import importlib
+from types import ModuleType
+
+from cnnir.compile import Executable, compile, load, save_onnx
 from cnnir.errors import (
     BackendError,
     Error,
@@ -54,4 +58,12 @@ __all__ = [
     "jvp",
     "load",
     "parse",
+    "save_onnx",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`cnnir.nn`, imported when first used."""
+    if name == "nn":
+        return importlib.import_module("cnnir.nn")
+    raise AttributeError(f"module 'cnnir' has no attribute {name!r}")

@@ -33,6 +33,26 @@ def load(source: Any, shapes: Shapes | None = None, **limits: Any) -> Graph:
     return importlib.import_module("cnnir.frontends.onnx_import").load(source, shapes, **limits)
 
 
+def save_onnx(source: Any, path: Any, **options: Any) -> None:
+    """Write a Graph, or a net with the inputs it was last built for, as an ONNX file.
+
+    `options`: `batch="N"` makes it a file for any batch size; `external` says whether weights go to
+    a file beside it (None: where the model would be too large for one). Raises UnsupportedError,
+    listing everything at once, for what ONNX cannot say.
+    """
+    exporter = importlib.import_module("cnnir.frontends.onnx_export")
+    exporter.save(source if isinstance(source, Graph) else _graph(source, None), path, **options)
+
+
+def _graph(source: Any, shapes: Shapes | None) -> Graph:
+    """A graph that the caller owns: of a Graph, of a net of `cnnir.nn`, or of an ONNX model."""
+    if isinstance(source, Graph):
+        return source.clone()
+    if callable(trace := getattr(source, "graph", None)):
+        return trace(shapes)
+    return load(source, shapes)
+
+
 def compile(
     source: Any,
     target: str = "cpu",
@@ -44,10 +64,11 @@ def compile(
     snapshots: bool = False,
     **options: Any,
 ) -> Executable:
-    """Compile a Graph, an ONNX file (path or bytes) or a ModelProto for a target.
+    """Compile a Graph, a net of `cnnir.nn`, an ONNX file (path, bytes) or a ModelProto.
 
     threads: worker threads of a run; None takes the cores this process may use.
-    shapes: shapes of inputs with symbolic dimensions, by name.
+    target: what it is compiled for.
+    shapes: shapes of inputs by name, of symbolic dimensions, or of a net that is not built yet.
     passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
     check: compare the values before and after every pass in f64 (slow).
     snapshots: keep the graph's text after every pass in `history`.
@@ -60,7 +81,7 @@ def compile(
     backend = importlib.import_module(TARGETS[target])
 
     def specialise(shapes: Shapes | None) -> Specialisation:
-        graph = source.clone() if isinstance(source, Graph) else load(source, shapes)
+        graph = _graph(source, shapes)
         history: list[Any] = []
         if backend.OPTIMISE:
             pipeline = importlib.import_module("cnnir.pipeline")

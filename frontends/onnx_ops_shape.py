@@ -158,10 +158,10 @@ def slice_axes(
         b.require(stride != 0, f"the step of axis {axis} is 0")
         numbers = range(*slice(s, e, stride).indices(sizes[axis]))
         first[axis], sizes[axis], strides[axis] = numbers.start, len(numbers), stride
-    if tuple(sizes) == x.type.shape and all(s == 1 for s in strides):
-        return x
     starts = [f if s else 0 for f, s in zip(first, sizes, strict=True)]
     clamped = [stride if s > 1 else 1 for stride, s in zip(strides, sizes, strict=True)]
+    if tuple(sizes) == x.type.shape and all(s == 1 for s in clamped):
+        return x
     return _slice(b, x, starts, sizes, clamped)
 
 

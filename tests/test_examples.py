@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +30,12 @@ def _kernels(section: str) -> list[str]:
     """What the last line of a table says."""
     (line,) = [line for line in section.splitlines() if line.startswith("with ")]
     return line.split(" ms ")[1].strip().split(", ")
+
+
+def test_write_a_net(tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLES / "write_a_net.py", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "171,354 weights" in run.stdout
+    assert "imports as the same graph: True" in run.stdout
+    assert sorted(os.listdir(tmp_path)) == ["net.onnx", "weights.npz"]

@@ -45,7 +45,7 @@ LEVELS = {
     "cnnir.backends.cuda": 4,
 }
 # Where modules are imported by name when they are first needed.
-PLUGIN_POINTS = {"cnnir.ops", "cnnir.compile", "cnnir.cli", "cnnir.pipeline"}
+PLUGIN_POINTS = {"cnnir", "cnnir.ops", "cnnir.compile", "cnnir.cli", "cnnir.pipeline"}
 MAX_LINES = 400
 
 
