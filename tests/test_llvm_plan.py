@@ -50,6 +50,13 @@ def test_programs_agree_with_the_evaluator(text: str, threads: int, features: st
         assert np.abs(y - want).max() <= 1e-5 * np.abs(want).max()
 
 
+@pytest.mark.parametrize("text", [CONCATS, RESIDUAL], ids=["concats", "residual"])
+def test_the_arena_is_near_the_least_that_can_be(text: str) -> None:
+    plan = cnnir.compile(cnnir.parse(text)).plan
+    live = max(b.nbytes for b in plan.buffers if b.space == "arena")
+    assert live <= plan.arena_bound <= plan.arena_bytes <= 1.1 * plan.arena_bound
+
+
 def test_whole_blocks_are_concatenated_in_place() -> None:
     graph = cnnir.parse(
         "graph @fire(%x: f32[1,16,5,7]) {\n  param @w : f32[32,16,1,1]\n"
