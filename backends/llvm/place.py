@@ -8,9 +8,7 @@ bytes that calls really touch, which earlier call each must wait for.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
@@ -84,8 +82,7 @@ def _slots(schedule: Schedule) -> list[Slot]:
 def _place_constants(schedule: Schedule, places: Places) -> None:
     reads = dict.fromkeys(pointer for call in schedule.calls for pointer in call.reads)
     pointers = [p for p in reads if p not in places.sources and p.value.node.kind == "param"]
-    with ThreadPoolExecutor(schedule.target.cores) as pool:  # numpy copies without the GIL
-        arrays = list(pool.map(partial(_packed, schedule), pointers))
+    arrays = [_packed(schedule, pointer) for pointer in pointers]
     end = 0
     for pointer, array in zip(pointers, arrays, strict=True):
         places.sources[pointer] = ("const", end)
