@@ -63,6 +63,8 @@ class Plan:
     steps: list[Step] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     arena_bytes: int = 0
+    arena_bound: int = 0
+    """Bytes that no placement of these buffers can do without, as so many live at once."""
     constant_bytes: int = 0
     code_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)

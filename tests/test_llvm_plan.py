@@ -100,6 +100,13 @@ def test_programs_agree_with_the_evaluator(
         assert np.abs(y - want).max() <= 1e-5 * np.abs(want).max()
 
 
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_the_arena_is_near_the_least_that_can_be(text: str) -> None:
+    plan = cnnir.compile(cnnir.parse(text)).plan
+    live = max((b.nbytes for b in plan.buffers if b.space == "arena"), default=0)
+    assert live <= plan.arena_bound <= plan.arena_bytes <= 1.1 * plan.arena_bound
+
+
 @pytest.mark.parametrize("images", [1, 3])
 def test_whole_blocks_are_concatenated_in_place(images: int) -> None:
     text = (

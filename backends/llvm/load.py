@@ -142,7 +142,7 @@ class LlvmProgram(Program):
         """Complete the plan with what placing and compiling told."""
         places, report = self._places, self._engine.report
         self.plan.buffers = places.buffers
-        self.plan.arena_bytes = places.arena_bytes
+        self.plan.arena_bytes, self.plan.arena_bound = places.arena_bytes, places.arena_bound
         self.plan.constant_bytes = places.constants.nbytes
         self.plan.code_bytes = report.code_bytes
         self.plan.seconds["compile"] = report.seconds

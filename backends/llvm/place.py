@@ -30,6 +30,8 @@ class Places:
     sources: dict[Pointer, Source] = field(default_factory=dict)
     constants: np.ndarray = field(default_factory=lambda: aligned(SLACK))
     arena_bytes: int = 0
+    arena_bound: int = 0
+    """What no placement can do without."""
     after: list[int] = field(default_factory=list)
     """For each call the latest earlier one it waits for, -1 for none."""
     buffers: list[Buffer] = field(default_factory=list)
@@ -78,17 +80,14 @@ def _slots(schedule: Schedule) -> list[Slot]:
 
 
 def _place_constants(schedule: Schedule, places: Places) -> None:
-    arrays: list[np.ndarray] = []
+    reads = dict.fromkeys(pointer for call in schedule.calls for pointer in call.reads)
+    pointers = [p for p in reads if p not in places.sources and p.value.node.kind == "param"]
+    arrays = [_packed(schedule, pointer) for pointer in pointers]
     end = 0
-    for call in schedule.calls:
-        for pointer in call.reads:
-            if pointer in places.sources or pointer.value.node.kind != "param":
-                continue
-            array = _packed(schedule, pointer)
-            places.sources[pointer] = ("const", end)
-            places.buffers.append(_buffer(pointer, "constant", end, array.nbytes))
-            arrays.append(array)
-            end += array.nbytes + -array.nbytes % ALIGN
+    for pointer, array in zip(pointers, arrays, strict=True):
+        places.sources[pointer] = ("const", end)
+        places.buffers.append(_buffer(pointer, "constant", end, array.nbytes))
+        end += array.nbytes + -array.nbytes % ALIGN
     places.constants = _allocated(end + SLACK, "constants")
     arrays.reverse()
     for buffer in places.buffers:
@@ -133,7 +132,7 @@ def _place_results(schedule: Schedule, places: Places) -> None:
     ]
     aliases = {inner: alias for inner, alias in schedule.aliases.items() if inner in sizes}
     placement = memory.place(steps, sizes, aliases=aliases)
-    places.arena_bytes = placement.peak
+    places.arena_bytes, places.arena_bound = placement.peak, placement.bound
     places.after = memory.conflicts(steps, sizes, placement)
     for slot, root in roots.items():
         if root in outputs:
