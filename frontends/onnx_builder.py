@@ -64,7 +64,10 @@ OPERATORS: dict[str, Operator] = {}
 
 
 def onnx_op(*names: str) -> Callable[[F], F]:
-    """Register a function as the importer of the operators `names` of the default domain."""
+    """Register a function as the importer of the operators `names`.
+
+    They are of the default domain, or have the domain and a dot in front.
+    """
 
     def register(function: F) -> F:
         parameters = list(inspect.signature(function).parameters.values())[1:]

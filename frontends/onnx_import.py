@@ -29,6 +29,7 @@ from cnnir.frontends import (
     onnx_ops_reduce,
     onnx_ops_sample,
     onnx_ops_shape,
+    onnx_ops_training,
 )
 from cnnir.frontends.onnx_builder import OPEN_LENGTH, OPERATORS, Builder
 from cnnir.frontends.onnx_functions import Functions
@@ -67,6 +68,7 @@ OPERATOR_FILES = (
     onnx_ops_reduce,
     onnx_ops_sample,
     onnx_ops_shape,
+    onnx_ops_training,
 )
 """Importing them registers their operators."""
 
@@ -246,7 +248,7 @@ class _Importer:
         given = attributes(node, known, scope.bound)
         if len(node.output) > known.most_outputs:
             raise ModelError(f"{len(node.output)} outputs, wanted at most {known.most_outputs}")
-        operator = OPERATORS.get(node.op_type) if not domain else None
+        operator = OPERATORS.get(f"{domain}.{node.op_type}" if domain else node.op_type)
         if operator is None:
             raise UnsupportedError("the operator is not supported")
         if any(value is UNKNOWN for value in operands):
