@@ -51,9 +51,14 @@ def nvrtc_compile(texts: Iterable[str], arch: str) -> bytes:
 class Emulated:
     """Kernels on this processor: `texts` by name, without the prelude; launches by name."""
 
-    def __init__(self, texts: dict[str, str], launches: dict[str, Launch]) -> None:
+    def __init__(
+        self,
+        texts: dict[str, str],
+        launches: dict[str, Launch],
+        machine: Emulator | None = None,
+    ) -> None:
         needs_compiler()
-        self.machine = Emulator()
+        self.machine = machine or Emulator()
         self.functions = self.machine.load(texts, launches).functions
         self.launches = launches
 

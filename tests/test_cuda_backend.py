@@ -9,9 +9,10 @@ import pytest
 from cuda_harness import needs_compiler, needs_nvrtc, nvrtc_compile
 from samples import assert_close
 from test_llvm_printer import TOLERANCE
+from test_real_models import LIGHT
 
-from cnnir import compile
-from cnnir.backends.cuda import build_on, nvrtc, print_graph
+from cnnir import compile, load
+from cnnir.backends.cuda import build, build_on, nvrtc, print_graph
 from cnnir.backends.cuda.driver import Gpu
 from cnnir.backends.cuda.emulator import Emulator
 from cnnir.backends.cuda.target import CudaTarget
@@ -82,6 +83,24 @@ def test_a_small_net_compiles_for_devices_that_are_not_here(arch: str):
         executable(np.zeros((2, 3, 11, 9), np.float32))
 
 
+@pytest.mark.parametrize("precision", ["exact", "tf32"])
+@pytest.mark.parametrize(
+    "name",
+    ["squeezenet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet50", "shufflenet"))],
+)
+def test_architectures_compile_without_spills(name: str, precision: str):
+    needs_nvrtc()
+    graph = load(LIGHT / f"light_{name}.onnx")
+    optimise(graph)
+    for arch in ("sm_80", "sm_90", "sm_90a"):
+        program = build(graph.clone(), arch=arch, precision=precision, cache=False)
+        assert not any("spills" in note for note in program.plan.notes)
+        for code, step in zip(program.emitted.codes, program.plan.steps, strict=True):
+            for function, launch in code.launches:
+                used = program.built.resources[function]
+                assert used.registers * launch.threads <= 65536, step.op
+
+
 def test_names_of_the_model_stay_in_comments():
     g = small_net()
     optimise(g)
@@ -105,8 +124,9 @@ def test_equal_kernels_are_shared_and_memory_is_used_again():
     assert len(emitted.codes) == 3 and len(emitted.texts) == 1
     x = np.random.default_rng(0).standard_normal((1, 4, 6, 6)).astype(np.float32)
     assert_close(executable(x), evaluate(g, [x])[0], 2e-6)
-    # 576 bytes each and slack, in steps of 256: two live at a time; words for errors before them
-    assert executable.plan.arena_bytes == 256 + 2 * 768 + 64
+    # 576 bytes each and slack, in steps of 256: the input, and two that take turns; words for
+    # errors before them, slack behind
+    assert executable.plan.arena_bytes == 256 + 3 * 768 + 64
 
 
 def test_a_wrong_index_is_reported_as_on_the_cpu():

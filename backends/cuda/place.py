@@ -2,7 +2,8 @@
 
 Constants are packed and laid out one after another in one block. Everything else, inputs, outputs
 and scratch memory too, gets an offset in one arena by liveness: a run copies inputs there, and
-outputs from there. What a call may store an error to is a word of its own, in front of the arena.
+outputs from there. Both stay there, so that launches can be repeated. What a call may store an
+error to is a word of its own, in front of the arena.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def _place_arena(schedule: Schedule, codes: Sequence[Code], places: Places) -> N
     ]
     aliases = {inner: alias for inner, alias in schedule.aliases.items() if inner in sizes}
     outputs = [schedule.root(slot)[0] for slot in schedule.outputs]
-    placement = memory.place([loading, *steps], sizes, aliases=aliases, keep=outputs, align=ALIGN)
+    placement = memory.place(
+        [loading, *steps], sizes, aliases=aliases, keep=[*inputs, *outputs], align=ALIGN
+    )
     places.error_bytes = -(-4 * len(codes) // ALIGN) * ALIGN
     at = {key: places.error_bytes + offset for key, offset in placement.offsets.items()}
     for slot in slots:

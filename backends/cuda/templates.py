@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cnnir.backends.cuda.epilogue import Epilogue
-from cnnir.backends.cuda.kernels import gemm_fma
+from cnnir.backends.cuda.kernels import gemm_fma, gemm_tf32
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
@@ -170,8 +170,10 @@ def _products(
     if reason := spec.reject():
         return [], [f"{gemm_fma.KIND}: {reason}"]
     offer = partial(Offer, channels_last=channels_last, operands=operands, weights=weights)
-    tile, seconds = gemm_fma.choose(spec, target)
-    return [offer(gemm_fma, spec, tile, seconds)], []
+    if target.precision == "tf32" and (reason := gemm_tf32.reject(spec)) is None:
+        return [offer(gemm_tf32, spec, *gemm_tf32.choose(spec, target))], []
+    rejected = [f"{gemm_tf32.KIND}: {reason or 'precision exact'}"]
+    return [offer(gemm_fma, spec, *gemm_fma.choose(spec, target))], rejected
 
 
 _MAKERS: dict[str, Callable[[Graph, Node, list[Any], CudaTarget], Found]] = {

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from cnnir.backends.cuda.epilogue import Epilogue
-from cnnir.backends.cuda.kernels.gather import INSIDE, ROWS, TERM
+from cnnir.backends.cuda.kernels.gather import INSIDE, ROWS, TERM, constants, results, signature
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
 from cnnir.backends.cuda.kernels.split import adding, most_splits
 from cnnir.backends.cuda.launch import Launch
@@ -95,7 +95,7 @@ def emit(name: str, spec: GemmSpec, tile: Tile, epilogue: Epilogue) -> Code:
     vx = 4 if spec.vector() == 4 else 1
     vw = 4 if spec.pitch % 4 == 0 else 1
     row_step = tile.threads // (tile.bk // vx)
-    constants = spec.constants() | {
+    values = spec.constants() | {
         "BM": tile.bm,
         "BN": tile.bn,
         "BK": tile.bk,
@@ -108,7 +108,7 @@ def emit(name: str, spec: GemmSpec, tile: Tile, epilogue: Epilogue) -> Code:
         "SPLITS": tile.splits,
         "VX": vx,
         "VW": vw,
-        "VY": 4 if spec.group_filters % 4 == 0 else 1,
+        "PIECE": 4,
         "PITCH": spec.pitch,
         "ROW_STEP": row_step,
         "COPIES_X": -(-tile.bm // row_step),
@@ -116,20 +116,16 @@ def emit(name: str, spec: GemmSpec, tile: Tile, epilogue: Epilogue) -> Code:
         "X_PITCH": tile.bm + PAD,
     }
     shared = 4 * 2 * tile.bk * (tile.bm + PAD + tile.bn)
-    parameters = ["int* error", "unsigned char* scratch"]
-    parameters += ["const float* __restrict__ x", "const float* __restrict__ w"]
-    parameters += ["const float* __restrict__ bias"] * spec.bias
-    parameters += [*epilogue.parameters, "float* __restrict__ y"]
-    value = "sums[i][j + e] + bias[column + e]" if spec.bias else "sums[i][j + e]"
+    parameters = signature(spec, epilogue)
     text = _TEXT.format(
         name=name,
         threads=tile.threads,
         parameters=",\n    ".join(parameters),
-        constants=",\n                ".join(f"{k} = {v}" for k, v in constants.items()),
+        constants=constants(values),
         rows=ROWS,
         term=TERM,
         inside=INSIDE,
-        stored=epilogue.call(name, value, "matrix * ROWS + row", "column + e"),
+        results=results(name, spec, epilogue),
     )
     grid = (tiles_n * tiles_m, spec.groups * spec.batch, tile.splits)
     launches = [(name, Launch(grid, (tile.threads, 1, 1), shared))]
@@ -201,6 +197,7 @@ extern "C" __global__ void __launch_bounds__({threads}) {name}(
     }}
   }};
 
+{results}
   // the thread's rows and columns, in pieces of 4
   const int row_y = thread / (BN / TN) * 4, column_y = thread % (BN / TN) * 4;
   float sums[TM][TN];
@@ -240,33 +237,11 @@ extern "C" __global__ void __launch_bounds__({threads}) {name}(
   }}
 
 #pragma unroll
-  for (int i = 0; i < TM; ++i) {{
-    const int row = tile_m * BM + i / 4 * 4 * (BM / TM) + row_y + i % 4;
-    if (row >= ROWS) continue;
+  for (int i = 0; i < TM; ++i)
 #pragma unroll
-    for (int j = 0; j < TN; j += 4) {{
-      const int in_group = tile_n * BN + j * (BN / TN) + column_y;
-      const int column = group * KG + in_group;
-      float out[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {{
-        if (in_group + e >= KG) continue;
-        if constexpr (SPLITS > 1) out[e] = sums[i][j + e];
-        else out[e] = {stored};
-      }}
-      float* to = y + (long long)(matrix * ROWS + row) * K + column;
-      if constexpr (SPLITS > 1) {{
-        const long long part = ((long long)blockIdx.z * BATCH + matrix) * ROWS + row;
-        to = (float*)scratch + part * K + column;
-      }}
-      if constexpr (VY == 4) {{
-        if (in_group < KG) *(float4*)to = float4{{out[0], out[1], out[2], out[3]}};
-      }} else {{
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          if (in_group + e < KG) to[e] = out[e];
-      }}
-    }}
-  }}
+    for (int j = 0; j < TN; j += 4)
+      finish(tile_m * BM + i / 4 * 4 * (BM / TM) + row_y + i % 4,
+             tile_n * BN + j * (BN / TN) + column_y,
+             {{sums[i][j], sums[i][j + 1], sums[i][j + 2], sums[i][j + 3]}});
 }}
 """
