@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 from cuda_harness import needs_compiler, needs_nvrtc, nvrtc_compile
+from fake_driver import fake_driver
 from samples import assert_close
+from test_cuda_gemm import residual_net
 from test_llvm_printer import TOLERANCE
 from test_real_models import LIGHT
 
@@ -211,6 +213,49 @@ def test_without_a_driver():
     if working:
         pytest.skip("there is a driver here")
     with pytest.raises(BackendError, match="driver"):
+        Gpu()
+
+
+def test_a_run_by_way_of_a_driver(monkeypatch: pytest.MonkeyPatch):
+    """Everything but the GPU: the calls that a driver gets, answered by the emulator."""
+    needs_compiler()
+    fake = fake_driver(monkeypatch)
+    g = residual_net()
+    rng = np.random.default_rng(4)
+    for precision, tolerance in (("exact", 2e-6), ("tf32", 2e-3)):
+        executable = compile(g, "cuda", cache=False, precision=precision)
+        assert executable.plan.target == "cuda:sm_90"
+        assert "of 32 registers" in executable.plan.steps[0].summary
+        for _ in range(2):
+            x = rng.standard_normal((2, 3, 12, 10)).astype(np.float32)
+            want = evaluate(g, [x], "f64")[0]
+            assert np.abs(executable(x) - want).max() <= tolerance * np.abs(want).max()
+        spans = executable.profile({"x": x})
+        assert len(spans) == len(executable.plan.steps) and min(spans) >= 1e-3
+        program = executable._first.program
+        before = fake.launched
+        assert program.resident_seconds(3) > 0 and fake.launched > before
+        executable.close()
+    assert not fake.memory
+
+
+def test_a_wrong_index_by_way_of_a_driver(monkeypatch: pytest.MonkeyPatch):
+    needs_compiler()
+    fake_driver(monkeypatch)
+    g = Graph()
+    table = g.param("table", np.arange(12, dtype=np.float32).reshape(4, 3))
+    with g.provenance("lookup"):
+        g.output(g.add("gather", table, g.input(TensorType("i64", (2,)), "i"), axis=0))
+    executable = compile(g, "cuda", cache=False)
+    with pytest.raises(RuntimeError, match="lookup"):
+        executable(np.array([0, 4]))
+    np.testing.assert_array_equal(executable(np.array([3, -1])), [[9, 10, 11]] * 2)
+
+
+def test_what_the_driver_says_is_passed_on(monkeypatch: pytest.MonkeyPatch):
+    fake = fake_driver(monkeypatch)
+    fake.ok = fake.real.CUresult.CUDA_ERROR_NO_DEVICE
+    with pytest.raises(BackendError, match=r"no device that works.*CUDA_ERROR_NO_DEVICE"):
         Gpu()
 
 

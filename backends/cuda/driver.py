@@ -62,7 +62,8 @@ class Gpu:
         return Binary(functions, built.resources, built.nbytes, built.notes)
 
     def _module(self, cubin: bytes) -> Any:
-        module = self._ask("cuModuleLoadData", cubin)
+        image = np.frombuffer(cubin, np.uint8)
+        module = self._ask("cuModuleLoadData", image.ctypes.data)
         self._modules.append(module)
         return module
 
@@ -78,7 +79,8 @@ class Gpu:
 
     def staging(self, nbytes: int) -> np.ndarray:
         self._enter()
-        address = int(self._ask("cuMemAllocHost", max(1, nbytes)))
+        nbytes = max(1, nbytes)
+        address = int(self._ask("cuMemAllocHost", nbytes))
         self._pinned.append(address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
 

@@ -10,7 +10,7 @@ from typing import Any
 from cnnir.backends.cuda.bindings import INSTALL, bindings
 from cnnir.errors import BackendError
 
-OPTIONS = ("--std=c++17", "--ptxas-options=-v", "--no-source-include")
+OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 
 
 @dataclass(frozen=True)
