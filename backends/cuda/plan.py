@@ -71,7 +71,7 @@ class _Planner:
         reads: list[Pointer] = []
         for value, how in offer.operands:
             if how == "packed":
-                reads.append(PackedParam(value, repr(offer.spec), offer.pack))
+                reads.append(PackedParam(value, offer.packing, offer.pack))
             else:
                 layout = last_of(value) if how == "channels last" else PLAIN
                 reads.append(self._in_layout(value, layout))

@@ -50,6 +50,11 @@ class Offer:
         """The reason to take it."""
         return f"predicted {self.seconds * 1e6:.1f} us"
 
+    @property
+    def packing(self) -> str:
+        """The order in which constant weights are wanted: equal ones of a param share bytes."""
+        return f"{self.template.ORDER}, {self.spec.groups} groups"
+
     def pack(self, array: np.ndarray) -> np.ndarray:
         """Constant weights in the template's order."""
         packed: np.ndarray = self.template.pack(self.weights(array), self.spec)

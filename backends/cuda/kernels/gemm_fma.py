@@ -21,7 +21,7 @@ from cnnir.backends.cuda.launch import Launch
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
 
-KIND = "gemm_fma"
+KIND, ORDER = "gemm_fma", "filters fastest"
 PAD = 4
 """Floats behind each row of x in shared memory: its stores then meet different banks."""
 

@@ -20,7 +20,7 @@ from cnnir.backends.cuda.launch import Launch
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
 
-KIND = "gemm_tf32"
+KIND, ORDER = "gemm_tf32", "tf32, depth fastest"
 
 
 @dataclass(frozen=True)
