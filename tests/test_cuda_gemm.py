@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -20,6 +21,7 @@ from cnnir.evaluate import evaluate
 from cnnir.ir import Graph
 from cnnir.tensortype import TensorType
 
+GOLDEN = Path(__file__).parent / "golden" / "cuda"
 TOLERANCE = 3e-6
 """Of sums in f32, relative to the largest value; tf32 is compared after rounding its operands."""
 
@@ -126,6 +128,15 @@ def test_faults_are_found(template: ModuleType, fault: str):
         except (BackendError, AssertionError):
             found.append(True)
     assert any(found)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.KIND)
+def test_golden_text(template: ModuleType, request: pytest.FixtureRequest):
+    code = SHAPES["3x3"].code(template, next(tiles(template, splits=2)), template.KIND)
+    file = GOLDEN / f"{template.KIND}.cu"
+    if request.config.getoption("--update-golden"):
+        file.write_text(code.text, "utf-8")
+    assert code.text == file.read_text("utf-8")
 
 
 # ---- plans

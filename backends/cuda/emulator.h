@@ -113,6 +113,12 @@ static void fail(const char* what) {
              blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, what);
 }
 
+// In a fiber: the launch ends here, and this does not return.
+static void stop(const char* what) {
+  fail(what);
+  leave(fibers[running]);
+}
+
 static void rest(State state) {
   Fiber& f = fibers[running];
   f.state = state;
@@ -139,12 +145,12 @@ static void barrier() {
 template <class Step> static void together(const void* which, void* mine, Step step) {
   const int first = running & ~31;
   Warp& warp = warps[first / 32];
-  if (warp.arrived && warp.step != which) fail("lanes of one warp take different common steps");
+  if (warp.arrived && warp.step != which) stop("lanes of one warp take different common steps");
   warp.step = which;
   warp.arrived |= 1u << (running & 31);
   fibers[running].operands = mine;
   if (warp.arrived != warp.members) return rest(IN_WARP);
-  if (warp.members != ~0u) fail("a common step in a warp of fewer than 32 threads");
+  if (warp.members != ~0u) stop("a common step in a warp of fewer than 32 threads");
   void* all[32];
   for (int k = 0; k < 32; ++k) all[k] = fibers[first + k].operands;
   step(all);
@@ -269,11 +275,11 @@ template <class T> static inline T cn_exchange(T a, int other) {
 
 template <int N> static inline void cn_copy(void* to, const void* from, bool wanted) {
   using namespace emulator;
-  if ((size_t)to % N || (wanted && (size_t)from % N)) fail("a misaligned copy");
+  if ((size_t)to % N || (wanted && (size_t)from % N)) stop("a misaligned copy");
   Fiber& f = fibers[running];
   Copy copy = {to, from, N, wanted, f.groups};
   if (early) return land(copy);
-  if (f.waiting == MOST_COPIES) return fail("too many copies under way");
+  if (f.waiting == MOST_COPIES) return stop("too many copies under way");
   f.copies[f.waiting++] = copy;
 }
 static inline void cn_end_group() { ++emulator::fibers[emulator::running].groups; }
@@ -289,7 +295,7 @@ template <int N> static inline void cn_wait_groups() {
 static inline void cn_load_matrices(unsigned (&r)[4], const void* row) {
   struct Mine { const char* row; unsigned* r; } mine = {(const char*)row, r};
   static const char step = 0;
-  if ((size_t)row % 16) emulator::fail("a misaligned row of a matrix");
+  if ((size_t)row % 16) emulator::stop("a misaligned row of a matrix");
   emulator::together(&step, &mine, [](void** all) {
     for (int k = 0; k < 32; ++k)
       for (int m = 0; m < 4; ++m)
