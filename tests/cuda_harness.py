@@ -9,6 +9,7 @@ import pytest
 from loops_harness import Placed, poisoned
 
 from cnnir.backends.cuda.device import DEVICE
+from cnnir.backends.cuda.driver import Gpu
 from cnnir.backends.cuda.emulator import Emulator, compiler
 from cnnir.backends.cuda.launch import Launch
 from cnnir.backends.cuda.machine import Task
@@ -40,6 +41,14 @@ def lowered(node: Node, lanes: int = 32) -> Kernel:
     """The kernel of a node on row-major buffers, as a device wants it."""
     layouts = [None if v is None else PLAIN for v in [*node.operands, *node.results]]
     return lower(node, layouts, lanes, finest=True)
+
+
+def on_device() -> None:
+    """Skip the test where there is no GPU with a driver."""
+    try:
+        Gpu().close()
+    except BackendError as error:
+        pytest.skip(str(error))
 
 
 def nvrtc_compile(texts: Iterable[str], arch: str) -> bytes:
