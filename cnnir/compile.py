@@ -19,8 +19,16 @@ from cnnir.ir import Graph
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-TARGETS = {"cpu": "cnnir.backends.llvm", "reference": "cnnir.backends.reference"}
-"""Target name -> module with `OPTIMISE` and `build(graph, **options) -> Program`."""
+TARGETS = {
+    "cpu": "cnnir.backends.llvm",
+    "cuda": "cnnir.backends.cuda",
+    "cuda-emu": "cnnir.backends.cuda.emulated",
+    "reference": "cnnir.backends.reference",
+}
+"""Target name -> module with `OPTIMISE` and `build(graph, **options) -> Program`.
+
+`cuda:sm_90a` is target cuda with the option `arch="sm_90a"`.
+"""
 
 
 def load(source: Any, shapes: Shapes | None = None, **limits: Any) -> Graph:
@@ -72,13 +80,17 @@ def compile(
     passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
     check: compare the values before and after every pass in f64 (slow).
     snapshots: keep the graph's text after every pass in `history`.
-    options: what the target understands; for cpu `features`, `cache`.
+    options: what the target understands; for cpu `features`, `cache`; for cuda `precision`,
+    `cache`.
     """
-    if target not in TARGETS:
+    name, colon, arch = target.partition(":")
+    if name not in TARGETS or (colon and name != "cuda"):
         raise BackendError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
+    if colon:
+        options["arch"] = arch
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, got {threads}")
-    backend = importlib.import_module(TARGETS[target])
+    backend = importlib.import_module(TARGETS[name])
 
     def specialise(shapes: Shapes | None) -> Specialisation:
         graph = _graph(source, shapes)

@@ -1,62 +1,40 @@
-"""Compile printed CUDA C: by NVRTC, which needs no device, and by the system's C++ compiler, as a
-program that does all threads of a launch one after another.
-
-The kernels are printed without any synchronisation, so the order of threads does not matter.
-"""
+"""Printed CUDA C in tests: compiled by NVRTC, which needs no device, and run by the emulator."""
 
 from __future__ import annotations
 
-import ctypes
-import shutil
-import subprocess
-from collections.abc import Iterable, Sequence
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 from loops_harness import Placed, poisoned
 
-from cnnir.backends.cuda import PRELUDE, Launch, launch_of
+from cnnir.backends.cuda.device import DEVICE
+from cnnir.backends.cuda.driver import Gpu
+from cnnir.backends.cuda.emulator import Emulator, compiler
+from cnnir.backends.cuda.launch import Launch
+from cnnir.backends.cuda.machine import Task
+from cnnir.backends.cuda.nvrtc import cubin
+from cnnir.backends.cuda.prelude import PRELUDE
+from cnnir.backends.cuda.printer import launch_of, print_kernel, scratch_of
+from cnnir.errors import BackendError
 from cnnir.ir import Node
 from cnnir.loops import Kernel, lower
 from cnnir.loops.statements import RowMajor
 
 PLAIN = RowMajor()
-SHIM = """\
-#include <math.h>
-#include <string.h>
-#define __global__
-#define __device__
-#define __restrict__ __restrict
-#define __launch_bounds__(threads)
-struct Place { unsigned x, y; };
-static thread_local Place blockIdx, blockDim, threadIdx;
-template <class To, class From> static inline To bits_of(From from) {
-  To to;
-  memcpy(&to, &from, sizeof to);
-  return to;
-}
-static inline float __int_as_float(int i) { return bits_of<float>(i); }
-static inline float __uint_as_float(unsigned i) { return bits_of<float>(i); }
-static inline unsigned __float_as_uint(float f) { return bits_of<unsigned>(f); }
 
-template <unsigned... I> struct Positions {};
-template <unsigned N, unsigned... I> struct Count : Count<N - 1, N - 1, I...> {};
-template <unsigned... I> struct Count<0, I...> { typedef Positions<I...> type; };
-template <class... P, unsigned... I>
-static void all_threads(void (*kernel)(P...), unsigned grid, void** a, Positions<I...>) {
-  for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x)
-    for (threadIdx.y = 0; threadIdx.y < blockDim.y; ++threadIdx.y)
-      for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) kernel((P)a[I]...);
-}
-template <class... P>
-static void launch(void (*kernel)(P...), unsigned grid, unsigned x, unsigned y, void** a) {
-  blockDim = {x, y};
-  all_threads(kernel, grid, a, typename Count<sizeof...(P)>::type());
-}
-"""
+
+def needs_nvrtc() -> None:
+    """Skip the test where NVRTC is not installed."""
+    pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed")
+
+
+def needs_compiler() -> None:
+    """Skip the test where there is no C++ compiler for the emulator."""
+    try:
+        compiler()
+    except BackendError as error:
+        pytest.skip(str(error))
 
 
 def lowered(node: Node, lanes: int = 32) -> Kernel:
@@ -65,56 +43,45 @@ def lowered(node: Node, lanes: int = 32) -> Kernel:
     return lower(node, layouts, lanes, finest=True)
 
 
-def nvrtc_compile(text: str, arch: str) -> int:
-    """Compile for an architecture such as sm_90; the bytes of the cubin."""
-    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed")
-
-    def checked(answer):
-        assert answer[0] == nvrtc.nvrtcResult.NVRTC_SUCCESS, answer[0]
-        return answer[1]
-
-    program = checked(nvrtc.nvrtcCreateProgram(text.encode(), b"kernels.cu", 0, [], []))
-    (outcome,) = nvrtc.nvrtcCompileProgram(program, 1, [f"--gpu-architecture={arch}".encode()])
-    if outcome != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        log = b" " * checked(nvrtc.nvrtcGetProgramLogSize(program))
-        nvrtc.nvrtcGetProgramLog(program, log)
-        raise AssertionError(log.decode())
-    size = checked(nvrtc.nvrtcGetCUBINSize(program))
-    nvrtc.nvrtcDestroyProgram(program)
-    return size
+def on_device() -> None:
+    """Skip the test where there is no GPU with a driver."""
+    try:
+        Gpu().close()
+    except BackendError as error:
+        pytest.skip(str(error))
 
 
-@cache
-def compiler() -> str | None:
-    """The system's C++ compiler."""
-    return next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
+def nvrtc_compile(texts: Iterable[str], arch: str) -> bytes:
+    """The cubin of kernels for an architecture such as sm_90."""
+    needs_nvrtc()
+    return cubin("\n".join([DEVICE, PRELUDE, *texts]), arch)[0]
 
 
 class Emulated:
-    """Kernels as native code of this machine. `texts` are kernels by name, without the prelude."""
+    """Kernels on this processor: `texts` by name, without the prelude; launches by name."""
 
-    def __init__(self, texts: dict[str, str]) -> None:
-        if compiler() is None:
-            pytest.skip("there is no C++ compiler")
-        entries = "\n".join(
-            f'extern "C" void launch_{name}(unsigned grid, unsigned x, unsigned y, void** a) '
-            f"{{ launch({name}, grid, x, y, a); }}"
-            for name in texts
-        )
-        with TemporaryDirectory() as folder:
-            source, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
-            source.write_text("\n".join([SHIM, PRELUDE, *texts.values(), entries]), "utf-8")
-            command = [compiler(), "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared"]
-            done = subprocess.run(
-                [*command, "-fPIC", "-o", library, source], capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr[:4000]
-            self.library = ctypes.CDLL(str(library))
+    def __init__(
+        self,
+        texts: dict[str, str],
+        launches: dict[str, Launch],
+        machine: Emulator | None = None,
+    ) -> None:
+        needs_compiler()
+        self.machine = machine or Emulator()
+        self.functions = self.machine.load(texts, launches).functions
+        self.launches = launches
 
-    def launch(self, name: str, launch: Launch, addresses: Sequence[int]) -> None:
+    def launch(self, name: str, addresses: Iterable[int]) -> None:
         """Do all threads of a launch; addresses of error, scratch and the buffers."""
-        array = (ctypes.c_void_p * len(addresses))(*addresses)
-        self.library[f"launch_{name}"](launch.grid, *launch.block, array)
+        task = Task(self.functions[name], self.launches[name], tuple(addresses), 0)
+        self.machine.record([task])()
+        self.machine.wait()
+
+
+def emulated(kernels: dict[str, Kernel]) -> Emulated:
+    """The code of kernels by name."""
+    texts = {name: print_kernel(kernel, name) for name, kernel in kernels.items()}
+    return Emulated(texts, {name: launch_of(kernel) for name, kernel in kernels.items()})
 
 
 def run_kernel(
@@ -129,11 +96,10 @@ def run_kernel(
         else:
             nbytes = buffer.size * buffer.type.numpy.itemsize
             placed.append(Placed(np.full(nbytes, 0xAB, np.uint8).view(buffer.type.numpy)))
-    launch = launch_of(kernel)
-    scratch = Placed(np.full(launch.scratch_bytes, 0xAB, np.uint8))
+    scratch = Placed(np.full(scratch_of(kernel), 0xAB, np.uint8))
     error = Placed(np.zeros(1, np.int32))
     everything = [error, scratch, *placed]
-    code.launch(name, launch, [p.address for p in everything])
+    code.launch(name, [p.address for p in everything])
     assert all(p.intact() for p in everything)
     results = [
         b.layout.unpack(p.view, b.type.shape)

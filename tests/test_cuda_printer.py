@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_harness import PLAIN, Emulated, lowered, nvrtc_compile, run_kernel
-from loops_harness import Placed, node_of
+from cuda_harness import PLAIN, Emulated, emulated, lowered, nvrtc_compile, run_kernel
+from loops_harness import node_of
 from samples import SAMPLES, Sample, assert_close
 from test_llvm_printer import TOLERANCE, numpy_quirk, printable
 
-from cnnir.backends.cuda import PRELUDE, Listing, launch_of, listing, print_graph, print_kernel
+from cnnir.backends.cuda.layout import ChannelsLast
 from cnnir.backends.cuda.operations import constant
-from cnnir.errors import BackendError, IRError
-from cnnir.evaluate import evaluate, evaluate_node
+from cnnir.backends.cuda.printer import launch_of, print_kernel
+from cnnir.errors import BackendError
+from cnnir.evaluate import evaluate_node
 from cnnir.ir import Graph, Node
 from cnnir.loops import Buffer, Kernel, lower
 from cnnir.loops import expr as x
@@ -31,22 +32,26 @@ AT_MOST = 6
 
 
 class Printed:
-    """Kernels of samples, equal ones once: `kernels` are texts by name."""
+    """Kernels of samples, equal ones once."""
 
     def __init__(self, cases: Iterable[tuple[str, Sample]]) -> None:
-        self.kernels: dict[str, str] = {}
+        self.kernels: dict[str, Kernel] = {}
         self.cases: list[tuple[str, str, Sample, Node, Kernel]] = []
         names: dict[str, str] = {}
         for op, sample in cases:
             node = node_of(op, *sample.types, **dict(sample.attrs))
             kernel = lowered(node)
             name = names.setdefault(print_kernel(kernel, "_"), f"{op}_{len(names)}")
-            self.kernels[name] = print_kernel(kernel, name)
+            self.kernels.setdefault(name, kernel)
             self.cases.append((name, op, sample, node, kernel))
+
+    def texts(self) -> list[str]:
+        """The text of every kernel."""
+        return [print_kernel(kernel, name) for name, kernel in self.kernels.items()]
 
     def check(self) -> None:
         """Run all as host code and compare with evaluate."""
-        code = Emulated(self.kernels)
+        code = emulated(self.kernels)
         for name, op, sample, node, kernel in self.cases:
             if not numpy_quirk(op, sample):
                 compare(code, name, sample, node, kernel)
@@ -91,7 +96,7 @@ def test_samples_as_host_code():
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_samples_compile(arch: str):
-    assert nvrtc_compile("\n".join([PRELUDE, *some().kernels.values()]), arch) > 0
+    assert nvrtc_compile(some().texts(), arch)
 
 
 @pytest.mark.slow
@@ -101,7 +106,7 @@ def test_every_sample_as_host_code():
 
 @pytest.mark.slow
 def test_every_sample_compiles():
-    assert nvrtc_compile("\n".join([PRELUDE, *everything().kernels.values()]), "sm_90") > 0
+    assert nvrtc_compile(everything().texts(), "sm_90")
 
 
 # ---- the text
@@ -111,6 +116,7 @@ KERNELS = {
     "conv": lambda: node_of("conv", "f16[1,3,8,8]", "f16[4,3,3,3]", padding=(1, 1, 1, 1)),
     "softmax": lambda: softmax(),
     "gather": lambda: node_of("gather", "bool[9,40]", "i64[3]", axis=0),
+    "row_sums": lambda: node_of("reduce_sum", "f32[6,200]", axes=(1,), keepdims=False),
     "scatter": lambda: node_of("scatter_nd", "f32[4,5]", "i64[3,1]", "f32[3,5]", reduction="max"),
 }
 
@@ -163,9 +169,9 @@ def test_pointers_that_may_overlap_are_not_promised_apart():
 def test_launches_cover_all_items():
     kernel = lowered(node_of("relu", "f32[3,70,5,5]"))
     launch = launch_of(kernel)
-    lanes, items = launch.block
-    assert lanes == 32 and lanes * items == 128
-    assert (launch.grid - 1) * items < kernel.items <= launch.grid * items
+    lanes, items, _ = launch.block
+    assert lanes == 32 and launch.threads == 128
+    assert (launch.grid[0] - 1) * items < kernel.items <= launch.grid[0] * items
 
 
 def test_kernels_for_fewer_items_than_steps_print_too():
@@ -173,9 +179,31 @@ def test_kernels_for_fewer_items_than_steps_print_too():
     node = node_of("softplus", "f32[7,9,41]")
     kernel = lower(node, [PLAIN] * 2, 16)
     values = np.random.default_rng(0).standard_normal((7, 9, 41)).astype(np.float32)
-    code = Emulated({"softplus": print_kernel(kernel, "softplus")})
+    code = emulated({"softplus": kernel})
     (got,), _ = run_kernel(code, "softplus", kernel, [values])
     assert_close(got, evaluate_node(node, [values])[0], 2e-6)
+
+
+def test_the_threads_of_a_warp_share_long_reductions():
+    for op, length in (("reduce_sum", 1000), ("reduce_max", 97), ("reduce_min", 64)):
+        node = node_of(op, f"f32[5,{length}]", axes=(1,), keepdims=False)
+        kernel = lowered(node)
+        assert "cn_warp_" in print_kernel(kernel) and launch_of(kernel).block == (32, 4, 1)
+        values = np.random.default_rng(1).standard_normal((5, length)).astype(np.float32)
+        code = emulated({"k": kernel})
+        (got,), _ = run_kernel(code, "k", kernel, [values])
+        assert_close(got, evaluate_node(node, [values], "f64")[0].astype(np.float32), 2e-6)
+
+
+def test_more_lanes_than_a_block_holds():
+    node = node_of("relu", "f32[2,600,3,5]")
+    last = ChannelsLast(600)
+    kernel = lower(node, [last, last], 32, finest=True)
+    launch = launch_of(kernel)
+    assert launch.grid == (30, 3, 1) and launch.block[0] * 3 >= 600
+    values = np.random.default_rng(0).standard_normal((2, 600, 3, 5)).astype(np.float32)
+    (got,), _ = run_kernel(emulated({"k": kernel}), "k", kernel, [values])
+    np.testing.assert_array_equal(got, np.maximum(values, 0))
 
 
 # ---- values that no sample has
@@ -183,7 +211,7 @@ def test_kernels_for_fewer_items_than_steps_print_too():
 
 def emulate(node: Node, *arrays: np.ndarray) -> tuple[list[np.ndarray], int]:
     kernel = lowered(node)
-    return run_kernel(Emulated({"k": print_kernel(kernel, "k")}), "k", kernel, arrays)
+    return run_kernel(emulated({"k": kernel}), "k", kernel, arrays)
 
 
 def test_wrong_indices_store_their_code():
@@ -248,112 +276,9 @@ def test_index_division_rounds_down():
     for divide, want in ((x.floordiv, np.floor_divide), (x.modulo, np.mod)):
         body = [Store(found, item, divide(x.load(given, item), 7))]
         kernel = Kernel("k", [given, found], [], item, 40, body, 1)
-        code = Emulated({"k": print_kernel(kernel)})
+        code = emulated({"k": kernel})
         array = np.arange(-20, 20)
         np.testing.assert_array_equal(run_kernel(code, "k", kernel, [array])[0][0], want(array, 7))
-
-
-# ---- whole graphs
-
-
-def small_net(dtype: str = "f32") -> Graph:
-    """Convolutions, a branch, a view, a reduction, scratch memory and a param that is an output."""
-    rng = np.random.default_rng(5)
-    g = Graph("net\n*/ #error")
-
-    def param(name: str, *shape: int):
-        array = rng.standard_normal(shape) / max(1.0, np.prod(shape[1:])) ** 0.5
-        return g.param(name, array.astype(TensorType(dtype, ()).numpy))
-
-    x = g.input(TensorType(dtype, (2, 3, 11, 9)), 'x"\\')
-    with g.provenance("first\n#error"):
-        y = g.add("conv", x, param("w0", 8, 3, 3, 3), param("b0", 8), padding=(1, 1, 1, 1))
-    y = g.add("relu", y)
-    z = g.add("conv", y, param("w1", 8, 1, 3, 3), padding=(1, 1, 1, 1), groups=8)
-    y = g.add("relu", g.add("add", y, z))
-    y = g.add("max_pool", y, kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1))
-    flat = g.add("reshape", y, shape=(2, y.type.size // 2))
-    scores = g.add("matmul", flat, param("w2", y.type.size // 2, 40))
-    g.output(g.add("softmax", scores, axis=1), "probabilities")
-    best = g.add("topk", scores, k=5, axis=1)
-    for value, name in zip(best, ("best", "where"), strict=True):
-        g.output(value, name)
-    g.output(flat, "flat")
-    g.output(x, "same")
-    optimise(g)
-    return g
-
-
-def run_listing(made: Listing, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Do all launches of a graph as host code, in the memory that the listing plans."""
-    code = Emulated(made.kernels)
-    arena = Placed(np.full(made.arena_bytes, 0xAB, np.uint8))
-    scratch = Placed(np.full(made.scratch_bytes, 0xAB, np.uint8))
-    constants = Placed(np.zeros(made.constant_bytes, np.uint8))
-    for name, at in made.constants.items():
-        array = made.graph.params[name]
-        constants.view[at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view("u1")
-    inputs = [Placed(np.ascontiguousarray(a).reshape(-1)) for a in arrays]
-    error = Placed(np.zeros(1, np.int32))
-
-    def address(place: tuple[str, int]) -> int:
-        kind, at = place
-        if kind == "input":
-            return inputs[at].address
-        return (arena if kind == "arena" else constants).address + at
-
-    for call in made.calls:
-        pointers = map(address, call.pointers)
-        code.launch(call.kernel, call.launch, [error.address, scratch.address, *pointers])
-    assert not error.view[0]
-    assert all(p.intact() for p in (arena, scratch, constants, error, *inputs))
-    results = []
-    for value, (kind, at) in zip(made.graph.outputs, made.outputs, strict=True):
-        raw = inputs[at].view.view("u1") if kind == "input" else arena.view[at:]
-        results.append(raw[: value.type.nbytes].view(value.type.numpy).reshape(value.type.shape))
-    return results
-
-
-@pytest.mark.parametrize("dtype", ["f32", "f16", "f64"])
-def test_a_small_net_as_host_code(dtype: str):
-    g = small_net(dtype)
-    x = np.random.default_rng(1).standard_normal((2, 3, 11, 9)).astype(g.inputs[0].type.numpy)
-    for got, want in zip(run_listing(listing(g), [x]), evaluate(g, [x]), strict=True):
-        if is_float(TensorType.of(want).dtype):
-            assert_close(got, want, TOLERANCE[dtype])
-        else:
-            np.testing.assert_array_equal(got, want)
-
-
-def test_a_small_net_compiles_and_names_of_the_model_stay_in_comments():
-    text = print_graph(small_net())
-    for line in text.splitlines():
-        assert "#error" not in line or line.startswith("//")
-        assert not line.endswith("\\")
-    assert nvrtc_compile(text, "sm_90") > 0
-
-
-def test_equal_kernels_are_shared():
-    g = Graph()
-    y = g.input(TensorType("f32", (1, 4, 6, 6)), "x")
-    for _ in range(3):
-        w = g.constant(np.ones((4, 4, 3, 3), np.float32))
-        y = g.add("conv", y, w, padding=(1, 1, 1, 1))
-    g.output(y)
-    made = listing(g)
-    assert len(made.calls) == 3 and len(made.kernels) == 1
-    assert made.arena_bytes == 2 * 768  # 576 bytes each, rounded up; two live at a time
-
-
-def test_what_has_no_kernel():
-    g = Graph()
-    x = g.input(TensorType("f32", (0, 4)), "x")
-    g.output(g.add("reshape", g.add("relu", x), shape=(4, 0)))
-    assert not listing(g).calls
-    g = Graph()
-    g.output(g.add("softmax", g.input(TensorType("f32", (2, 4)), "x"), axis=1))
-    with pytest.raises(IRError, match="decompose"):
-        print_graph(g)
 
 
 def test_lanes_that_read_what_others_write_are_refused():

@@ -31,6 +31,9 @@ LEVELS = {
     "cnnir.memory": 3,
     "cnnir.analysis": 3,
     "cnnir.backends.base": 3,
+    "cnnir.backends.cache": 3,
+    "cnnir.backends.fused": 3,
+    "cnnir.backends.schedule": 3.5,
     "cnnir.passes": 4,
     "cnnir.report": 4,
     "cnnir.pipeline": 5,
@@ -43,9 +46,13 @@ LEVELS = {
     "cnnir.backends.reference": 4,
     "cnnir.backends.llvm": 4,
     "cnnir.backends.cuda": 4,
+    "cnnir.backends.cuda.bindings": 3,
 }
 # Where modules are imported by name when they are first needed.
-PLUGIN_POINTS = {"cnnir", "cnnir.ops", "cnnir.compile", "cnnir.cli", "cnnir.pipeline"}
+PLUGIN_POINTS = {
+    *("cnnir", "cnnir.ops", "cnnir.compile", "cnnir.cli", "cnnir.pipeline"),
+    "cnnir.backends.cuda.bindings",
+}
 MAX_LINES = 400
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from cuda_harness import needs_compiler
 from onnx import ModelProto, NodeProto, numpy_helper
 
 import cnnir
@@ -93,6 +94,14 @@ def test_architectures_agree_with_onnxruntime(name: str) -> None:
     assert against_onnxruntime(model) < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "tolerance"), [("exact", 1e-5), ("tf32", 5e-3)])
+def test_an_architecture_agrees_as_emulated_cuda(precision: str, tolerance: float) -> None:
+    needs_compiler()
+    model = with_random_weights(onnx.load(LIGHT / "light_squeezenet.onnx"), seed=3)
+    assert against_onnxruntime(model, target="cuda-emu", precision=precision) < tolerance
+
+
 @pytest.mark.parametrize("features", ["avx2", "sse2"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_narrower_vectors_and_threads_agree_too(features: str, threads: int) -> None:
@@ -104,12 +113,14 @@ def test_narrower_vectors_and_threads_agree_too(features: str, threads: int) -> 
     assert against_onnxruntime(model, features=features, threads=threads) < 1e-5
 
 
-@pytest.mark.parametrize("target", ["reference", "cpu"])
+@pytest.mark.parametrize("target", ["reference", "cpu", "cuda-emu"])
 @pytest.mark.parametrize("name", ["mnist", "super_resolution", "ultraface_rfb320"])
 def test_trained_models_give_their_known_outputs(name: str, target: str) -> None:
     if not (TRAINED / f"{name}.onnx").exists():
         pytest.skip(f"{TRAINED} is not here")
     known = np.load(TRAINED / f"{name}.npz")
+    if target == "cuda-emu":
+        needs_compiler()
     exe = cnnir.compile(TRAINED / f"{name}.onnx", target=target)
     for k in range(sum(key.startswith("x") for key in known)):
         outputs = list(exe.run({exe.input_names[0]: known[f"x{k}"]}).values())

@@ -1,12 +1,71 @@
-"""The CUDA backend, its first form: a graph as CUDA C text that NVRTC compiles.
+"""The CUDA backend: a Graph becomes CUDA C, machine code, and one CUDA graph of launches.
 
-`print_kernel` prints one kernel of the loop language, `print_graph` a whole graph; `PRELUDE` has
-the functions that kernels call. Compiling and running are not here yet: the text is for reading,
-and for whoever compiles it.
+Four stages, a file each: `plan` (kernels and layouts), `emit` (CUDA C), `place` (addresses) and
+`load` (machine code and a Program). Tuned kernels are in `kernels/`; everything else is printed
+from the op's element definition by `printer`. What runs the kernels is a `Machine`: a GPU
+(`driver.py`) or this processor (`emulator.py`).
 """
 
-from cnnir.backends.cuda.listing import Listing, listing, print_graph
-from cnnir.backends.cuda.prelude import PRELUDE
-from cnnir.backends.cuda.printer import Launch, launch_of, print_kernel
+from __future__ import annotations
 
-__all__ = ["PRELUDE", "Launch", "Listing", "launch_of", "listing", "print_graph", "print_kernel"]
+import os
+import time
+
+from cnnir.backends.base import Plan, Program
+from cnnir.backends.cache import DiskCache
+from cnnir.backends.cuda.compiled import CompiledOnly
+from cnnir.backends.cuda.driver import Gpu
+from cnnir.backends.cuda.emit import emit
+from cnnir.backends.cuda.listing import print_graph
+from cnnir.backends.cuda.load import CudaProgram
+from cnnir.backends.cuda.machine import Machine
+from cnnir.backends.cuda.place import place
+from cnnir.backends.cuda.plan import plan
+from cnnir.backends.cuda.target import CudaTarget
+from cnnir.ir import Graph
+
+__all__ = ["OPTIMISE", "build", "build_on", "print_graph"]
+
+OPTIMISE = True
+"""Passes run before this backend sees a graph."""
+
+
+def build(
+    graph: Graph,
+    threads: int | None = None,
+    arch: str | None = None,
+    precision: str = "exact",
+    cache: str | os.PathLike[str] | bool | None = None,
+) -> Program:
+    """A program for a graph of fixed shapes, on the device at hand.
+
+    threads: of no meaning here. arch: compile for devices of this architecture, such as sm_90a,
+    without any being here; the program cannot run then. precision: "exact" or "tf32", see
+    CudaTarget. cache: where cubins are kept; False for nowhere, None for the user's cache folder.
+    Raises BackendError where packages, the driver or a device are missing.
+    """
+    kept = DiskCache.default(cache)
+    if arch is None:
+        return build_on(graph, Gpu(cache=kept), precision)
+    target = CudaTarget(arch, precision)
+    started = time.perf_counter()
+    schedule = plan(graph, target)
+    described = Plan(target.name, [c.step for c in schedule.calls], notes=schedule.notes)
+    described.seconds["plan"] = time.perf_counter() - started
+    return CompiledOnly(schedule, described, kept)
+
+
+def build_on(graph: Graph, machine: Machine, precision: str = "exact") -> CudaProgram:
+    """A program on a machine, which becomes its own."""
+    target = machine.target(precision)
+    started = time.perf_counter()
+    schedule = plan(graph, target)
+    described = Plan(target.name, [c.step for c in schedule.calls], notes=schedule.notes)
+    described.seconds["plan"] = time.perf_counter() - started
+    started = time.perf_counter()
+    emitted = emit(schedule)
+    described.seconds["emit"] = time.perf_counter() - started
+    started = time.perf_counter()
+    places = place(schedule, emitted.codes)
+    described.seconds["place"] = time.perf_counter() - started
+    return CudaProgram(schedule, emitted, places, described, machine)

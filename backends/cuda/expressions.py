@@ -1,7 +1,9 @@
 """Prints expressions of the kernel language as CUDA C: lines of code, and text for what remains.
 
 Shared, long and looping parts become variables v0, v1, ... on lines of their own; the rest stands
-where it is used. A thread is one lane, so everything here is scalar. `printer.py` has statements.
+where it is used. A thread is one lane, so everything here is scalar, except that the threads of a
+warp may share a reduction. Indices are `int` wherever their bounds are known to fit: division by a
+constant takes a device several times longer in 64 bits. `printer.py` has statements.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from cnnir.loops.statements import Buffer
 
 LONG = 60
 """Characters of an expression from which on it gets a line of its own."""
+WARP = 32
+"""Threads that run as one."""
 
 
 class Expressions:
@@ -25,6 +29,8 @@ class Expressions:
         self.pointers = pointers
         self.lines: list[str] = []
         self.scopes: list[dict[Expr, str]] = [{}]
+        self.warp = False
+        """Whether all threads of a warp are here, with the same item: `lane` is which one."""
         self._names = 0
 
     # ---- lines and names
@@ -51,7 +57,8 @@ class Expressions:
     def loop(self, var: x.Var, start: Expr, stop: Expr) -> Iterator[None]:
         """for var in range(start, stop), as a block."""
         first, last, name = self.index(start), self.index(stop), self.fresh()
-        with self.block(f"for (long long {name} = {first}; {name} < {last}; ++{name})"):
+        kind = index_type(var, stop)
+        with self.block(f"for ({kind} {name} = {first}; {name} < {last}; ++{name})"):
             self.define(var, name)
             yield
 
@@ -66,7 +73,7 @@ class Expressions:
     def variable(self, e: Expr, text: str) -> str:
         """Keep the value of an expression in a new variable."""
         name = self.fresh()
-        self.line(f"const {ops.value_type(e.dtype)} {name} = {bare(text)};")
+        self.line(f"const {type_of(e)} {name} = {bare(text)};")
         self.define(e, name)
         return name
 
@@ -126,7 +133,11 @@ class Expressions:
             case x.Call(op="floordiv") | x.Call(op="mod"):
                 a, n = e.args
                 assert isinstance(n, x.Const)
-                return ops.index_division(e.op, made[a], int(n.value), a.lo is None or a.lo < 0)
+                negative = a.lo is None or a.lo < 0
+                return ops.index_division(e.op, made[a], int(n.value), negative, type_of(a))
+            case x.Call(op="max") | x.Call(op="min") if all(map(narrow, e.args)):
+                both = ", ".join(_number(a) if _whole(a) else bare(made[a]) for a in e.args)
+                return f"cn_{e.op}<int>({both})"
             case x.Call():
                 plain = e.op in ("lt", "le", "eq", "ne", "max", "min")
                 arguments = [_number(a) if plain and _whole(a) else made[a] for a in e.args]
@@ -151,21 +162,43 @@ class Expressions:
     # ---- loops inside expressions
 
     def _reduce(self, e: x.Reduce) -> str:
-        """Partial results of lanes are one total here: a thread adds in the order of the loops."""
+        """A total by loops, or by a warp whose threads each take a lane of the last loop."""
         total = self.fresh()
         first = ops.constant(x.identity(e.kind, e.args[0]).value, e.dtype)
         self.line(f"{ops.value_type(e.dtype)} {total} = {bare(first)};")
-        self._reduce_loops(e, total, e.ranges)
+        lane = e.bound[-1]
+        shared = self.warp and lane.lanes and lane.hi is not None and lane.hi < WARP
+        if shared:
+            self.warp = False  # what a thread does for its lane is its own
+            self._reduce_loops(e, total, e.ranges, lane)
+            self.warp = True
+            self.line(f"{total} = {self._across(e, total)};")
+        else:
+            self._reduce_loops(e, total, e.ranges, None)
         self.define(e, total)
         return total
 
+    def _across(self, e: x.Reduce, total: str) -> str:
+        """The total of the lanes, the same bits in all of them."""
+        name = {"sum": "add", "prod": "mul"}.get(e.kind, e.kind)
+        return f"cn_warp_{name}<{ops.value_type(e.dtype)}>({total})"
+
     def _reduce_loops(
-        self, e: x.Reduce, total: str, ranges: list[tuple[x.Var, Expr, Expr]]
+        self,
+        e: x.Reduce,
+        total: str,
+        ranges: list[tuple[x.Var, Expr, Expr]],
+        shared: x.Var | None,
     ) -> None:
         body, where = e.args[:2]
-        if ranges:
+        if ranges and ranges[0][0] is shared:
+            some = shared.hi != WARP - 1
+            with self.block(f"if (lane < {(shared.hi or 0) + 1})" if some else ""):
+                self.define(shared, "lane")
+                self._reduce_loops(e, total, ranges[1:], None)
+        elif ranges:
             with self.loop(*ranges[0]):
-                self._reduce_loops(e, total, ranges[1:])
+                self._reduce_loops(e, total, ranges[1:], shared)
         elif where is not x.TRUE:
             with self.block(f"if ({bare(self.value(where))})"):
                 self._accumulate(e, total, body)
@@ -213,6 +246,22 @@ class Expressions:
         return name
 
 
+def narrow(e: Expr) -> bool:
+    """Whether an index fits in 32 bits."""
+    known = e.dtype == "i64" and e.lo is not None and e.hi is not None
+    return known and -(1 << 31) <= e.lo and e.hi < 1 << 31  # type: ignore[operator]
+
+
+def index_type(*indices: Expr) -> str:
+    """The C type that holds indices."""
+    return "int" if all(map(narrow, indices)) else "long long"
+
+
+def type_of(e: Expr) -> str:
+    """The C type of a value."""
+    return "int" if narrow(e) else ops.value_type(e.dtype)
+
+
 def _whole(e: Expr) -> bool:
     """Whether it is a number that C reads as it stands, whatever its type."""
     return isinstance(e, x.Const) and e.dtype == "i64" and e.value > -(1 << 63)
@@ -225,7 +274,7 @@ def _number(e: Expr) -> str:
 
 def _linear(e: x.Linear, made: dict[Expr, str]) -> str:
     terms = list(zip(e.args, e.coefficients, strict=True))
-    if not _fits(e):
+    if not _fits(e, 63):
         wide = "(unsigned long long)"
         parts = [
             f"{wide}{made[a]}" if k == 1 else f"{wide}{ops.constant(k, 'i64')} * {wide}{made[a]}"
@@ -234,23 +283,24 @@ def _linear(e: x.Linear, made: dict[Expr, str]) -> str:
         if e.constant:
             parts.append(f"{wide}{ops.constant(e.constant, 'i64')}")
         return f"(long long)({' + '.join(parts)})"
+    wide = "" if _fits(e, 31) else "(long long)"
     text = ""
     for a, k in sorted(terms, key=lambda term: term[1] < 0):
         sign = " - " if k < 0 and text else "-" if k < 0 else " + " if text else ""
-        text += sign + (made[a] if abs(k) == 1 else f"{abs(k)} * {made[a]}")
+        text += sign + (f"{wide}{made[a]}" if abs(k) == 1 else f"{abs(k)} * {wide}{made[a]}")
     if e.constant:
         text += f" - {-e.constant}" if e.constant < 0 else f" + {e.constant}"
     return f"({text})"
 
 
-def _fits(e: x.Linear) -> bool:
-    """Whether no part of the sum can leave the range of i64."""
+def _fits(e: x.Linear, bits: int) -> bool:
+    """Whether no part of the sum can leave the range of so many bits and a sign."""
     most = abs(e.constant)
     for a, k in zip(e.args, e.coefficients, strict=True):
         if a.lo is None or a.hi is None:
             return False
         most += abs(k) * max(abs(a.lo), abs(a.hi))
-    return most < 1 << 63
+    return most < 1 << bits
 
 
 def bare(text: str) -> str:

@@ -150,8 +150,8 @@ def combine(kind: str, dtype: str, total: str, value: str) -> str:
     return operation(_COMBINE[kind], dtype, dtype, [total, value])
 
 
-def index_division(op: str, a: str, n: int, negative: bool) -> str:
-    """Floor division or modulo of an index by a positive constant."""
+def index_division(op: str, a: str, n: int, negative: bool, kind: str) -> str:
+    """Floor division or modulo of an index of a C type by a positive constant."""
     if negative:
-        return f"cn_{op}({a}, {n})"
+        return f"cn_{op}<{kind}>({a}, {n})"
     return f"({a} {'/' if op == 'floordiv' else '%'} {n})"

@@ -1,7 +1,8 @@
 """PRELUDE: the device functions that printed kernels call. It includes no header.
 
 What it takes for granted is built into NVRTC: the f32 and f64 functions of C, and reading the bits
-of a float. 16-bit floats are converted in software, alike on every device and on none.
+of a float. 16-bit floats are converted in software, alike on every device and on none. What only a
+device has is in `device.py`, for which `emulator.h` stands in on a processor.
 """
 
 from __future__ import annotations
@@ -74,12 +75,12 @@ template <class T> static __device__ inline T cn_pow(T a, T n) {  // for n >= 0;
   return (T)result;
 }
 
-static __device__ inline long long cn_mod(long long a, long long n) {  // of a positive n
-  const long long left = a % n;
+template <class T> static __device__ inline T cn_mod(T a, T n) {  // of a positive n
+  const T left = a % n;
   return left < 0 ? left + n : left;
 }
 
-static __device__ inline long long cn_floordiv(long long a, long long n) {
+template <class T> static __device__ inline T cn_floordiv(T a, T n) {
   return a / n - (a % n < 0);
 }
 
@@ -106,6 +107,22 @@ def _saturating(dtype: str) -> str:
     )
 
 
+# all threads of a warp must come here; they get the same bits, as a + b is b + a
+_WARP = """\
+#define CN_WARP(name, combined)                                     \\
+  template <class T> static __device__ inline T cn_warp_##name(T a) { \\
+    for (int other = 16; other > 0; other >>= 1) {                  \\
+      const T b = cn_exchange(a, other);                            \\
+      a = combined;                                                 \\
+    }                                                               \\
+    return a;                                                       \\
+  }
+CN_WARP(add, a + b)
+CN_WARP(mul, a * b)
+CN_WARP(max, cn_max<T>(a, b))
+CN_WARP(min, cn_min<T>(a, b))
+"""
+
 _INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
-PRELUDE = "\n".join([_BITS, _NUMBERS, *map(_saturating, _INTEGERS)])
-"""Put once before all kernels of a program."""
+PRELUDE = "\n".join([_BITS, _NUMBERS, *map(_saturating, _INTEGERS), _WARP])
+"""Put once before all kernels of a program, after `DEVICE` or what stands for it elsewhere."""

@@ -2,44 +2,45 @@
 
 `extern "C" __global__ void name(int* error, unsigned char* scratch, T0* p0, ...)`, pointers as in
 `kernel.buffers`. A thread does one work item, or one lane of one where the kernel has vector loops:
-threadIdx.x is the lane, so neighbours in a warp meet neighbours in memory. `launch_of` says how to
-launch it. The text needs `PRELUDE` before it; compiling and running are for others.
+neighbours in a warp are neighbours among the lanes, and so in memory. Where a long reduction has
+its lanes inside, the threads of a warp share it. `launch_of` says how to launch the kernel. The
+text needs the prelude before it; compiling and running are for others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 from cnnir.backends.cuda import operations as ops
-from cnnir.backends.cuda.expressions import Expressions, bare
+from cnnir.backends.cuda.expressions import WARP, Expressions, bare, index_type
+from cnnir.backends.cuda.launch import Launch
 from cnnir.errors import BackendError
 from cnnir.loops import Kernel
+from cnnir.loops import expr as x
+from cnnir.loops.analysis import post_order
 from cnnir.loops.statements import For, Get, If, Let, Set, Statement, Store, Variable
 
 THREADS = 128
 """Threads of a block, roughly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How to launch a kernel: `grid` blocks of `block` = (lanes, items) threads."""
-
-    grid: int
-    block: tuple[int, int]
-    scratch_bytes: int
-    """Of all items together; the kernel's `scratch` points to them, 64-byte aligned."""
-
-    def __str__(self) -> str:
-        lanes, items = self.block
-        return f"<<<{self.grid}, ({lanes}, {items})>>>"
+MOST_LANES = 256
+"""Lanes that a block holds; a kernel of more has several blocks side by side."""
 
 
 def launch_of(kernel: Kernel) -> Launch:
-    """The launch that does all work items; a grid of 0 blocks when there are none."""
+    """The launch that does all work items; a grid of 0 blocks when there are none.
+
+    Blocks are (lanes, items): the grid's x counts items, its y portions of the lanes.
+    """
     lanes = _lanes(kernel)
-    items = max(1, THREADS // lanes)
-    return Launch(-(-kernel.items // items), (lanes, items), kernel.items * kernel.scratch_bytes)
+    portions = -(-lanes // MOST_LANES)
+    width = lanes if portions == 1 else -(-lanes // portions // WARP) * WARP
+    items = max(1, THREADS // width)
+    return Launch((-(-kernel.items // items), -(-lanes // width), 1), (width, items, 1))
+
+
+def scratch_of(kernel: Kernel) -> int:
+    """Bytes of scratch memory of all items together, 64-byte aligned."""
+    return kernel.items * kernel.scratch_bytes
 
 
 def print_kernel(kernel: Kernel, name: str | None = None, shared: Collection[int] = ()) -> str:
@@ -52,29 +53,39 @@ def print_kernel(kernel: Kernel, name: str | None = None, shared: Collection[int
     places = {buffer: f"p{k}" for k, buffer in enumerate(kernel.buffers)}
     places |= {buffer: f"s{k}" for k, buffer in enumerate(kernel.scratch)}
     lanes = _lanes(kernel)
-    printer = _Statements(Expressions(places), lanes)
+    launch = launch_of(kernel)
+    printer = _Statements(Expressions(places), lanes, launch)
     printer.head(kernel)
     printer.block(kernel.body)
-    threads = lanes * launch_of(kernel).block[1]
     pointers = ["int* error", "unsigned char* scratch"]
     for position, buffer in enumerate(kernel.buffers):
         kind = ops.storage_type(buffer.type.dtype)
         constant = "const " if buffer.space == "operand" else ""
         only = "" if position in shared else " __restrict__"
         pointers.append(f"{constant}{kind}*{only} p{position}")
-    head = f'extern "C" __global__ void __launch_bounds__({threads}) {name or kernel.name}('
+    head = f'extern "C" __global__ void __launch_bounds__({launch.threads}) {name or kernel.name}('
     parameters = ",\n".join(f"    {pointer}" for pointer in pointers)
     return "\n".join([head, f"{parameters}) {{", *printer.values.lines, "}", ""])
 
 
 def _lanes(kernel: Kernel) -> int:
-    """The most lanes of a vector loop, 1 for a kernel without."""
+    """The most lanes of a vector loop; a warp for long reductions; 1 for a kernel without."""
     found = list(_walk(kernel.body))
     vectors = [s.var for s in found if isinstance(s, For) and s.var.lanes]
     lanes = max(((lane.hi or 0) + 1 for lane in vectors), default=1)
     if lanes > 1 and any(isinstance(s, Get) and s.buffer is not None for s in found):
         raise BackendError(f"kernel {kernel.name} reads what other lanes may write")
-    return lanes
+    serial = any(isinstance(s, (Set, Get)) for s in found)
+    return WARP if lanes == 1 and not serial and _shares_reductions(found) else lanes
+
+
+def _shares_reductions(statements: list[Statement]) -> bool:
+    """Whether there is a reduction that keeps the lanes of a whole warp busy."""
+    values = [s.value for s in statements if isinstance(s, (Let, Store))]
+    return any(
+        isinstance(e, x.Reduce) and (lane := e.bound[-1]).lanes and lane.hi == WARP - 1
+        for e in post_order(values)
+    )
 
 
 def _walk(body: list[Statement]) -> Iterator[Statement]:
@@ -86,8 +97,9 @@ def _walk(body: list[Statement]) -> Iterator[Statement]:
 
 
 class _Statements:
-    def __init__(self, values: Expressions, lanes: int) -> None:
-        self.values, self.lanes = values, lanes
+    def __init__(self, values: Expressions, lanes: int, launch: Launch) -> None:
+        self.values, self.lanes, self.launch = values, lanes, launch
+        values.warp = launch.block[0] == WARP and lanes == WARP
         self.variables: dict[Variable, str] = {}
         self.everyone = lanes == 1
         """Whether the statements being printed are for every thread."""
@@ -95,9 +107,13 @@ class _Statements:
     def head(self, kernel: Kernel) -> None:
         """Who the thread is, and what it has of its own."""
         line = self.values.line
-        line("const long long item = (long long)blockIdx.x * blockDim.y + threadIdx.y;")
-        if self.lanes > 1:
-            line("const long long lane = threadIdx.x;")
+        kind = index_type(kernel.item)
+        line(f"const {kind} item = ({kind})blockIdx.x * {self.launch.block[1]} + threadIdx.y;")
+        width, portions = self.launch.block[0], self.launch.grid[1]
+        if portions > 1:
+            line(f"const int lane = blockIdx.y * {width} + threadIdx.x;")
+        elif self.lanes > 1:
+            line("const int lane = threadIdx.x;")
         line(f"if (item >= {kernel.items}) return;")
         self.values.define(kernel.item, "item")
         for buffer in kernel.scratch:
@@ -142,11 +158,13 @@ class _Statements:
         extent = (s.var.hi or 0) + 1
         self.values.define(s.var, "lane" if self.lanes > 1 else "0")
         self.everyone = True
-        if extent == self.lanes:
+        warp, self.values.warp = self.values.warp, False  # what a lane does is its own
+        if extent == self.launch.block[0] * self.launch.grid[1]:
             self.block(s.body)
         else:
             with self.values.block(f"if (lane < {extent})"):
                 self.block(s.body)
+        self.values.warp = warp
         self.everyone = self.lanes == 1
 
     def store(self, s: Store) -> None:

@@ -1,78 +1,25 @@
-"""A cache of object files on disk, so that a model compiles once a machine.
-
-Sits beneath `engine`; knows bytes and keys only. A file found here is executed, so the directory
-must belong to this user and be writable by nobody else, the same goes for every file read, and the
-content carries its key and a SHA-256 trailer: any mismatch means compiling again. Nothing is
-unpickled. The key holds everything that decides the code: text, LLVM, CPU, features, options.
-
-This does not defend against the user's own account: whoever writes as us runs as us anyway.
-"""
+"""The cache of object files: keys hold all that decides native code."""
 
 from __future__ import annotations
-
-import hashlib
-import os
-import stat
-import tempfile
-import warnings
-from importlib.metadata import version
-from pathlib import Path
 
 import llvmlite
 import llvmlite.binding as llvm
 
+from cnnir.backends.cache import VARIABLE, CacheWarning, DiskCache
 from cnnir.backends.llvm.target import CpuTarget
 
-VARIABLE = "CNNIR_CACHE"
-_MAGIC = b"cnnir object 1\n"
-_HASH = 32
-_SUFFIX = ".cnnirobject"
+__all__ = ["VARIABLE", "CacheWarning", "ObjectCache"]
 
 
-class CacheWarning(UserWarning):
-    """The object cache cannot be used as it is; compilation goes on without it."""
-
-
-class ObjectCache:
-    """Objects by key in one directory, at most `limit` bytes of them.
-
-    Errors of the file system never stop a compilation: they are told once in `notes()`.
-    """
-
-    def __init__(self, directory: Path, limit: int = 1 << 30) -> None:
-        self.directory, self.limit = directory, limit
-        self._notes: list[str] = []
-        self._since = limit  # bytes put since the directory was last looked through
-
-    @staticmethod
-    def default(choice: str | os.PathLike[str] | bool | None = None) -> ObjectCache | None:
-        """The cache to use, or None, with a CacheWarning where it is refused.
-
-        choice: a directory, "off" or False; None or True reads CNNIR_CACHE, then takes `cnnir`
-        under XDG_CACHE_HOME or ~/.cache.
-        """
-        if choice is None or choice is True:
-            choice = os.environ.get(VARIABLE, "")
-        if choice is False or str(choice).lower() in ("off", "0"):
-            return None
-        if choice:
-            directory = Path(choice).expanduser()
-        else:
-            base = os.environ.get("XDG_CACHE_HOME", "")
-            directory = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "cnnir"
-        if reason := _refusal(directory):
-            warnings.warn(f"no object cache: {directory} {reason}", CacheWarning, stacklevel=2)
-            return None
-        return ObjectCache(directory)
+class ObjectCache(DiskCache):
+    """Objects by key in one directory, see DiskCache."""
 
     def key(self, text: str, target: CpuTarget, options: object) -> str:
-        """The name of an object: a hash of all that its code depends on.
+        """The name of an object: a hash of text, LLVM, CPU, features and options.
 
         options: anything whose repr tells how the text is compiled.
         """
-        digest = hashlib.sha256()
-        for part in (
-            version("cnnir"),
+        return self.key_of(
             llvmlite.__version__,
             ".".join(map(str, llvm.llvm_version_info)),
             target.triple,
@@ -80,108 +27,4 @@ class ObjectCache:
             target.features,
             repr(options),
             text,
-        ):
-            encoded = part.encode()
-            digest.update(len(encoded).to_bytes(8, "little") + encoded)
-        return digest.hexdigest()
-
-    def get(self, key: str) -> bytes | None:
-        """The object, or None when it is absent, damaged, or could have been put by others."""
-        path = self._path(key)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._note(f"cannot read {path.name}: {error.strerror}")
-            return None
-        with open(descriptor, "rb") as file:
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode) or _shared(info):
-                self._note(f"{path.name} is writable by others and was not used")
-                return None
-            content = file.read()
-        head = _MAGIC + bytes.fromhex(key)
-        body, trailer = content[:-_HASH], content[-_HASH:]
-        if not body.startswith(head) or hashlib.sha256(body).digest() != trailer:
-            self._note(f"{path.name} is damaged and was compiled again")
-            return None
-        try:
-            os.utime(path)  # eviction goes by last use
-        except OSError as error:
-            self._note(f"cannot touch {path.name}: {error.strerror}")
-        return body[len(head) :]
-
-    def put(self, key: str, binary: bytes) -> None:
-        """Store an object: complete under its name or not at all, whatever happens meanwhile."""
-        body = _MAGIC + bytes.fromhex(key) + binary
-        try:
-            descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix="tmp-")
-            try:
-                with open(descriptor, "wb") as file:
-                    file.write(body + hashlib.sha256(body).digest())
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, self._path(key))
-            except BaseException:
-                os.unlink(temporary)
-                raise
-            self._since += len(body)
-            if self._since > self.limit // 32:
-                self._since = 0
-                self._evict()
-        except OSError as error:
-            self._note(f"cannot write to {self.directory}: {error.strerror}")
-
-    def notes(self) -> list[str]:
-        """What went wrong so far, for the plan."""
-        return [f"object cache: {note}" for note in self._notes]
-
-    def _note(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
-
-    def _path(self, key: str) -> Path:
-        return self.directory / (key + _SUFFIX)
-
-    def _evict(self) -> None:
-        """Remove the objects used longest ago until the rest fits the limit."""
-        entries = []
-        for path in self.directory.glob("*" + _SUFFIX):
-            try:
-                info = path.lstat()
-            except FileNotFoundError:
-                continue  # another process evicts too
-            entries.append((info.st_mtime_ns, info.st_size, path))
-        total = sum(size for _, size, _ in entries)
-        for _, size, path in sorted(entries):
-            if total <= self.limit:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
-
-
-def _shared(info: os.stat_result) -> bool:
-    """Whether somebody else owns or may write the file or directory."""
-    if not hasattr(os, "geteuid"):
-        return False  # no POSIX permissions here; the profile directory is private by default
-    return info.st_uid != os.geteuid() or bool(info.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-
-
-def _refusal(directory: Path) -> str:
-    """Why the directory, made when absent, cannot hold the cache; empty when it can."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = directory.lstat()
-        parent = directory.parent.stat()
-    except OSError as error:
-        return f"cannot be used: {error.strerror}"
-    if stat.S_ISLNK(info.st_mode) or not stat.S_ISDIR(info.st_mode):
-        return "is not a directory"
-    if _shared(info):
-        return "must belong to this user and be writable by nobody else (chmod 700)"
-    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
-        return "lies in a directory where anybody may replace it"
-    if not os.access(directory, os.W_OK | os.X_OK):
-        return "is not writable"
-    return ""
+        )

@@ -7,31 +7,15 @@ from dataclasses import dataclass, field
 
 import llvmlite.ir as ir
 
+from cnnir.backends.fused import canonical
 from cnnir.backends.llvm.epilogue import epilogue_of
 from cnnir.backends.llvm.offers import Offer
 from cnnir.backends.llvm.printer import print_kernel
 from cnnir.backends.llvm.schedule import Code, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
-from cnnir.ir import Graph, Node
+from cnnir.ir import Node
 from cnnir.loops import Kernel, Layout, lower
-from cnnir.tensortype import TensorType
-
-
-def copy_node(type: TensorType) -> Node:
-    """A node that copies a value of a type; it belongs to no model."""
-    graph = Graph("copy")
-    node: Node = graph.add("identity", graph.input(type, "x")).node
-    return node
-
-
-def canonical(node: Node) -> str:
-    """All of a node that its code depends on, without names of values."""
-    body = node.attrs.get("body")
-    attrs = {k: v for k, v in sorted(node.attrs.items()) if k != "body"}
-    operands = ["none" if v is None else str(v.type) for v in node.operands]
-    text = body.text(hints=False) if isinstance(body, Graph) else ""
-    return f"{node.name}({', '.join(operands)}) {attrs} {text}"
 
 
 @dataclass(frozen=True)

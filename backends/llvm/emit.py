@@ -7,7 +7,6 @@ one; calls with equal kernels share it. One more module holds `run`, which walks
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -20,9 +19,7 @@ from cnnir.backends.llvm.program import RunCode, emit_run
 from cnnir.backends.llvm.schedule import Code, Kernel, Schedule
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.texts import Texts
-
-EXPRESSIONS = threading.Lock()
-"""The kernel language keeps one table of expressions: one model at a time writes code with it."""
+from cnnir.backends.schedule import EXPRESSIONS
 
 
 @dataclass

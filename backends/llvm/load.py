@@ -12,13 +12,14 @@ import numpy as np
 
 from cnnir.backends.base import Plan, Program, Step
 from cnnir.backends.llvm.cache import ObjectCache
-from cnnir.backends.llvm.emit import EXPRESSIONS, Emitted, emit
+from cnnir.backends.llvm.emit import Emitted, emit
 from cnnir.backends.llvm.engine import Engine, build
 from cnnir.backends.llvm.frame import Frame
 from cnnir.backends.llvm.place import Places, place
 from cnnir.backends.llvm.program import Context
 from cnnir.backends.llvm.schedule import Schedule
 from cnnir.backends.llvm.threads import pool
+from cnnir.backends.schedule import EXPRESSIONS
 from cnnir.errors import BackendError, RuntimeError
 
 SHARING_COST = 8e-6

@@ -10,7 +10,14 @@ This stage decides; `place.py` gives addresses, `emit.py` writes code.
 from __future__ import annotations
 
 from cnnir.backends.base import Step
-from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel, copy_node
+from cnnir.backends.fused import (
+    anchor_of,
+    copy_node,
+    described,
+    epilogue_inputs,
+    outer_values,
+)
+from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers
@@ -268,47 +275,6 @@ class _Planner:
                 slot = root = self._copied(value, self.plain, value.node.sources)
             taken.add(root)
             self.schedule.outputs.append(slot)
-
-
-def outer_values(node: Node) -> dict[Value, Value | None]:
-    """The operands of a fused node by the inputs of its body; nothing for another node."""
-    body = node.attrs.get("body")
-    if not isinstance(body, Graph):
-        return {}
-    return dict(zip(body.inputs, node.operands, strict=True))
-
-
-def epilogue_inputs(node: Node, anchor: Node) -> list[int]:
-    """Positions of the operands of a fused node that other nodes than the anchor use."""
-    body = node.attrs.get("body")
-    if not isinstance(body, Graph):
-        return []
-    return [
-        position
-        for position, value in enumerate(body.inputs)
-        if any(user is not anchor for user, _ in body.users(value))
-    ]
-
-
-def anchor_of(node: Node) -> Node:
-    """The node of a fused body that is not elementwise (the last node where all are), else it."""
-    body = node.attrs.get("body")
-    if not isinstance(body, Graph):
-        return node
-    inner = [n for n in body.order() if n.op is not None]
-    for candidate in inner:
-        assert candidate.op is not None
-        if not issubclass(candidate.op, Elementwise):
-            return candidate
-    return inner[-1]
-
-
-def described(node: Node) -> str:
-    """`conv + add + relu` for a fused node, the op's name for another."""
-    body = node.attrs.get("body")
-    if isinstance(body, Graph):
-        return " + ".join(n.name for n in body.order() if n.op is not None)
-    return node.name
 
 
 def first_block(node: Node, lanes: int) -> int | None:

@@ -74,6 +74,6 @@ def source_digest() -> str:
 
 
 def _roots() -> list[Path]:
-    """The backend, the kernel language, the ops. What graphs, types and passes make of a model
+    """The backends, the kernel language, the ops. What graphs, types and passes make of a model
     shows in the keys of its kernels."""
-    return [Path(__file__).parent, *(Path(p.__file__ or "").parent for p in (loops, ops))]
+    return [Path(__file__).parents[1], *(Path(p.__file__ or "").parent for p in (loops, ops))]

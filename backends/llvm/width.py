@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cnnir.backends.llvm.plan import anchor_of
+from cnnir.backends.fused import anchor_of
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.ir import Graph
 

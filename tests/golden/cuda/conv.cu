@@ -4,17 +4,17 @@ extern "C" __global__ void __launch_bounds__(128) conv(
     const unsigned short* __restrict__ p0,
     const unsigned short* __restrict__ p1,
     unsigned short* __restrict__ p2) {
-  const long long item = (long long)blockIdx.x * blockDim.y + threadIdx.y;
-  const long long lane = threadIdx.x;
+  const int item = (int)blockIdx.x * 4 + threadIdx.y;
+  const int lane = threadIdx.x;
   if (item >= 8) return;
-  const long long v0 = item / 2;
-  const long long v1 = item % 2;
+  const int v0 = item / 2;
+  const int v1 = item % 2;
   float v2 = 0.0f;
-  for (long long v3 = 0; v3 < 3; ++v3) {
-    for (long long v4 = 0; v4 < 3; ++v4) {
-      for (long long v5 = 0; v5 < 3; ++v5) {
-        const long long v6 = 4 * v1 + (lane / 8) + v4 - 1;
-        const long long v7 = (lane % 8) + v5 - 1;
+  for (int v3 = 0; v3 < 3; ++v3) {
+    for (int v4 = 0; v4 < 3; ++v4) {
+      for (int v5 = 0; v5 < 3; ++v5) {
+        const int v6 = 4 * v1 + (lane / 8) + v4 - 1;
+        const int v7 = (lane % 8) + v5 - 1;
         if ((((0 <= v6) && (v6 < 8)) && (0 <= v7)) && (v7 < 8)) {
           v2 = v2 + (cn_from_f16(p0[64 * v3 + 32 * v1 + 8 * v4 + v5 + lane - 9]) * cn_from_f16(p1[27 * v0 + 9 * v3 + 3 * v4 + v5]));
         }

@@ -3,10 +3,10 @@ extern "C" __global__ void __launch_bounds__(128) relu(
     unsigned char* scratch,
     const float* __restrict__ p0,
     float* __restrict__ p1) {
-  const long long item = (long long)blockIdx.x * blockDim.y + threadIdx.y;
-  const long long lane = threadIdx.x;
+  const int item = (int)blockIdx.x * 4 + threadIdx.y;
+  const int lane = threadIdx.x;
   if (item >= 4) return;
-  for (long long v0 = item; v0 < cn_min<long long>((item + 1), 3); ++v0) {
+  for (int v0 = item; v0 < cn_min<int>(item + 1, 3); ++v0) {
     p1[32 * v0 + lane] = cn_max<float>(p0[32 * v0 + lane], 0.0f);
   }
   if (3 < (item + 1)) {

@@ -4,10 +4,10 @@ extern "C" __global__ void __launch_bounds__(128) softmax(
     const float* __restrict__ p0,
     const float* __restrict__ p1,
     float* __restrict__ p2) {
-  const long long item = (long long)blockIdx.x * blockDim.y + threadIdx.y;
-  const long long lane = threadIdx.x;
+  const int item = (int)blockIdx.x * 4 + threadIdx.y;
+  const int lane = threadIdx.x;
   if (item >= 12) return;
-  const long long v0 = item / 2;
+  const int v0 = item / 2;
   if ((item % 2) < 1) {
     p2[40 * v0 + lane] = p0[40 * v0 + lane] / p1[v0];
   }

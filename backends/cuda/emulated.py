@@ -1,0 +1,24 @@
+"""Target cuda-emu: programs of the CUDA backend on this processor, see `emulator.py`."""
+
+from __future__ import annotations
+
+import os
+
+from cnnir.backends.base import Program
+from cnnir.backends.cache import DiskCache
+from cnnir.backends.cuda import build_on
+from cnnir.backends.cuda.emulator import Emulator
+from cnnir.ir import Graph
+
+OPTIMISE = True
+"""Passes run before this backend sees a graph."""
+
+
+def build(
+    graph: Graph,
+    threads: int | None = None,
+    precision: str = "exact",
+    cache: str | os.PathLike[str] | bool | None = None,
+) -> Program:
+    """A program for a graph of fixed shapes; options as for target cuda."""
+    return build_on(graph, Emulator(DiskCache.default(cache)), precision)

@@ -1,0 +1,1 @@
+"""Tuned kernels: CUDA C templates for one exact shape."""

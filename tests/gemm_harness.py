@@ -1,0 +1,129 @@
+"""Products of the CUDA templates on the emulator, and what numpy makes of the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from cuda_harness import Emulated
+from loops_harness import node_of
+
+from cnnir.backends.cuda.emulator import Emulator
+from cnnir.backends.cuda.epilogue import Epilogue
+from cnnir.backends.cuda.kernels import gemm_fma, gemm_tf32
+from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
+from cnnir.backends.cuda.layout import ChannelsLast, Plain
+from cnnir.backends.cuda.schedule import Code
+from cnnir.evaluate import evaluate_node
+from cnnir.ir import Node
+
+MARGIN = 1 << 20
+"""Bytes on either side of every buffer, so that broken kernels break nothing else."""
+SCHEDULES = [(last_first, early) for last_first in (False, True) for early in (False, True)]
+
+
+def conv(
+    images: int,
+    channels: int,
+    sizes: tuple[int, int],
+    filters: int,
+    kernel: tuple[int, int] = (1, 1),
+    **attrs: Any,
+) -> Conv:
+    """A convolution with bias. attrs: stride, dilation, padding (all four), groups."""
+    groups = attrs.get("groups", 1)
+    types = f"f32[{images},{channels},{sizes[0]},{sizes[1]}]"
+    weights = f"f32[{filters},{channels // groups},{kernel[0]},{kernel[1]}]"
+    node = node_of("conv", types, weights, f"f32[{filters}]", **attrs)
+    spec = GemmSpec(
+        images=images,
+        channels=channels,
+        sizes=sizes,
+        filters=filters,
+        out=node.results[0].type.shape[2:],
+        kernel=kernel,
+        stride=attrs.get("stride", (1, 1)),
+        dilation=attrs.get("dilation", (1, 1)),
+        padding=attrs.get("padding", (0, 0))[:2],
+        groups=groups,
+        bias=True,
+    )
+    return Conv(spec, node)
+
+
+class Roomy:
+    """A buffer in the middle of a margin of NaN."""
+
+    def __init__(self, storage: np.ndarray) -> None:
+        self.raw = np.full(storage.nbytes + 2 * MARGIN + 256, 0xFF, np.uint8)
+        self.start = MARGIN + (-self.raw.ctypes.data - MARGIN) % 256
+        self.stop = self.start + storage.nbytes
+        self.view = self.raw[self.start : self.stop].view(storage.dtype)
+        self.view[...] = storage.reshape(-1)
+
+    @property
+    def address(self) -> int:
+        return self.raw.ctypes.data + self.start
+
+    def intact(self) -> bool:
+        """Whether nobody wrote to the margin."""
+        margins = self.raw[: self.start], self.raw[self.stop :]
+        return all(bool((margin == 0xFF).all()) for margin in margins)
+
+
+@dataclass
+class Conv:
+    """A convolution as a product, and as the node that says what it means."""
+
+    spec: GemmSpec
+    node: Node
+
+    def code(self, template: ModuleType, tile: Any, name: str = "k") -> Code:
+        """The kernels."""
+        result = self.node.results[0]
+        layout = ChannelsLast(self.spec.filters) if result.type.shape[1] > 1 else Plain()
+        return template.emit(name, self.spec, tile, Epilogue(self.node, self.node, (), (), layout))
+
+    def arrays(self, template: ModuleType) -> tuple[list[np.ndarray], np.ndarray]:
+        """Operands, and the result that they have in f64 after tf32 has rounded them."""
+        rng = np.random.default_rng(self.spec.depth)
+        x, w, b = (
+            rng.standard_normal(v.type.shape).astype(np.float32) for v in self.node.operands if v
+        )
+        taken = [x, w]
+        if template is gemm_tf32:
+            taken = [gemm_tf32.rounded(a) for a in taken]
+        (want,) = evaluate_node(self.node, [*taken, b], "f64")
+        return [x, w, b], want
+
+    def run(
+        self, template: ModuleType, code: Code, last_first: bool = False, early: bool = False
+    ) -> float:
+        """The error relative to the largest value; a fault raises, a write outside fails."""
+        (x, w, b), want = self.arrays(template)
+        emulated = Emulated(
+            {"k": code.text}, dict(code.launches), Emulator(None, last_first, early)
+        )
+        last = ChannelsLast(self.spec.channels)
+        y = Roomy(np.full(want.size, np.nan, np.float32))
+        scratch = Roomy(np.full(code.scratch_bytes // 4, np.nan, np.float32))
+        operands = [Roomy(last.pack(x)), Roomy(template.pack(w, self.spec)), Roomy(b)]
+        error = Roomy(np.zeros(1, np.int32))
+        for name, _ in code.launches:
+            emulated.launch(name, [p.address for p in (error, scratch, *operands, y)])
+        assert all(p.intact() for p in (y, scratch, *operands))
+        got = ChannelsLast(self.spec.filters).unpack(y.view, want.shape)
+        difference = np.abs(got - want).max() / np.abs(want).max()
+        return float(difference)
+
+
+def tiles(template: ModuleType, splits: int = 1) -> Iterator[Any]:
+    """Every tile of a template."""
+    for tile in template.TILES:
+        yield replace(tile, splits=splits)
+
+
+TEMPLATES = (gemm_fma, gemm_tf32)

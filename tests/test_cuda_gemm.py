@@ -1,0 +1,243 @@
+"""The CUDA templates for products: shapes, tiles and schedules on the emulator, and resources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from cuda_harness import needs_compiler, needs_nvrtc
+from gemm_harness import SCHEDULES, TEMPLATES, conv, tiles
+from samples import assert_close
+
+from cnnir import compile
+from cnnir.backends.cuda.build import compiled
+from cnnir.backends.cuda.kernels import gemm_fma, gemm_tf32
+from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
+from cnnir.backends.cuda.target import CudaTarget
+from cnnir.errors import BackendError
+from cnnir.evaluate import evaluate
+from cnnir.ir import Graph
+from cnnir.tensortype import TensorType
+
+GOLDEN = Path(__file__).parent / "golden" / "cuda"
+TOLERANCE = 3e-6
+"""Of sums in f32, relative to the largest value; tf32 is compared after rounding its operands."""
+
+SHAPES = {
+    "first layer": conv(2, 3, (19, 17), 10, (7, 7), stride=(2, 2), padding=(3, 3, 3, 3)),
+    "3x3": conv(1, 20, (11, 13), 36, (3, 3), padding=(1, 1, 1, 1)),
+    "pairs of channels": conv(1, 6, (9, 9), 7, (3, 3), padding=(1, 1, 1, 1)),
+    "1x1": conv(3, 24, (10, 7), 70),
+    "lopsided": conv(1, 16, (12, 9), 24, (2, 5), padding=(0, 2, 1, 1), dilation=(3, 2)),
+    "strided 1x1": conv(2, 8, (9, 9), 12, stride=(2, 3)),
+    "groups": conv(1, 32, (8, 8), 48, (3, 3), padding=(1, 1, 1, 1), groups=4),
+    "deep": conv(1, 160, (5, 5), 33, (3, 3), padding=(1, 1, 1, 1)),
+    "all padding": conv(1, 4, (2, 2), 8, (3, 3), padding=(4, 4, 4, 4), stride=(3, 3)),
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.KIND)
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes(name: str, template: ModuleType):
+    """Each shape with a tile and a schedule in turn, so that all meet all over the shapes."""
+    needs_compiler()
+    number = list(SHAPES).index(name)
+    every = list(tiles(template, splits=1 + number % 3))
+    tile = every[number % len(every)]
+    work = SHAPES[name]
+    code = work.code(template, tile)
+    assert work.run(template, code, *SCHEDULES[number % 4]) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.KIND)
+@pytest.mark.parametrize("splits", [1, 3])
+def test_every_shape_with_every_tile(splits: int, template: ModuleType):
+    needs_compiler()
+    for number, work in enumerate(SHAPES.values()):
+        for tile in tiles(template, splits):
+            code = work.code(template, tile)
+            assert work.run(template, code, *SCHEDULES[number % 4]) < TOLERANCE
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_90a"])
+def test_resources(arch: str):
+    """No tile spills, and a multiprocessor's registers and shared memory hold a block of each."""
+    needs_nvrtc()
+    texts, launches = {}, {}
+    for template in TEMPLATES:
+        for number, tile in enumerate(tiles(template, splits=2)):
+            name = f"{template.KIND}_{number}"
+            code = SHAPES["lopsided"].code(template, tile, name)
+            texts[name] = code.text
+            launches |= dict(code.launches)
+    used = compiled(texts, arch).resources
+    assert used.keys() == launches.keys()
+    for name, launch in launches.items():
+        assert not used[name].spilled_bytes, name
+        assert used[name].registers * launch.threads <= 65536, name
+        assert launch.shared_bytes <= 99 << 10 and launch.threads <= 1024, name
+
+
+# ---- faults that the emulator must find, under one schedule at least
+
+FAULTS = {
+    gemm_fma: {
+        "no barrier after the first tile": ("  __syncthreads();\n#pragma", "#pragma"),
+        "no barrier in the loop": ("put(buffer ^ 1);\n    __syncthreads();", "put(buffer ^ 1);"),
+        "the buffer being read is filled": ("put(buffer ^ 1)", "put(buffer)"),
+        "rows that are none": ("if (row >= ROWS) return;", ""),
+        "pixels outside": ("(unsigned)(left[i] + right) < (unsigned)W", "true"),
+        "columns behind the last": ("if (in_group < KG) *", "*"),
+    },
+    gemm_tf32: {
+        "no barrier in the loop": ("    __syncthreads(); ", "    "),
+        "a wait too short": ("cn_wait_groups<STAGES - 2>", "cn_wait_groups<STAGES - 1>"),
+        "no end of a group": ("    cn_end_group();\n  }\n  int", "  }\n  int"),
+        "a stage that is being read is filled": ("filled = STAGES - 1", "filled = 0"),
+        "rows permuted otherwise": ("lane % 16, 2 * k", "lane % 16, 1 ^ 2 * k"),
+        "pixels outside": ("(unsigned)(top[i] + down) < (unsigned)H", "true"),
+        "half a warp multiplies": ("    cn_multiply(", "    if (lane < 16) cn_multiply("),
+        "a misaligned row": ("place(column, 2 * k", "2 + place(column, 2 * k"),
+        "rows that are none": ("if (row >= ROWS) return;", ""),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [(t, f) for t, faults in FAULTS.items() for f in faults],
+    ids=lambda v: v if isinstance(v, str) else v.KIND,
+)
+def test_faults_are_found(template: ModuleType, fault: str):
+    needs_compiler()
+    work = SHAPES["groups" if "columns" in fault else "3x3"]
+    if "columns" in fault:
+        work = conv(1, 8, (5, 5), 20)
+    tile = next(t for t in tiles(template) if t.bm == 64)
+    code = work.code(template, tile)
+    right, wrong = FAULTS[template][fault]
+    assert right in code.text
+    broken = type(code)(code.text.replace(right, wrong, 1), code.launches, code.scratch_bytes)
+    found = []
+    for schedule in SCHEDULES:
+        try:
+            found.append(not work.run(template, broken, *schedule) < TOLERANCE)
+        except (BackendError, AssertionError):
+            found.append(True)
+    assert any(found)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t.KIND)
+def test_golden_text(template: ModuleType, request: pytest.FixtureRequest):
+    code = SHAPES["3x3"].code(template, next(tiles(template, splits=2)), template.KIND)
+    file = GOLDEN / f"{template.KIND}.cu"
+    if request.config.getoption("--update-golden"):
+        file.write_text(code.text, "utf-8")
+    assert code.text == file.read_text("utf-8")
+
+
+# ---- plans
+
+
+def product_graph(*types: str, **attrs: object) -> Graph:
+    """y = relu(x @ w + r) of inputs."""
+    g = Graph()
+    x, w = (g.input(TensorType.parse(t), f"i{k}") for k, t in enumerate(types))
+    y = g.add("matmul", x, w)
+    g.output(g.add("relu", g.add("add", y, g.input(y.type, "r"))))
+    return g
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        ("f32[37,50]", "f32[50,70]"),
+        ("f32[3,17,20]", "f32[3,20,9]"),
+        ("f32[2,5,17,8]", "f32[8,12]"),
+        ("f32[17,8]", "f32[4,8,6]"),
+    ],
+)
+@pytest.mark.parametrize("precision", ["exact", "tf32"])
+def test_matmul_of_inputs_with_an_epilogue(types: tuple[str, str], precision: str):
+    """Operands of run time are multiplied exactly in either precision."""
+    needs_compiler()
+    g = product_graph(*types)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(v.type.shape).astype(np.float32) for v in g.inputs]
+    executable = compile(g, "cuda-emu", cache=False, precision=precision)
+    assert [step.kernel for step in executable.plan.steps] == ["gemm_fma"]
+    assert_close(executable(*arrays), evaluate(g, arrays, "f64")[0].astype(np.float32), 2e-6)
+
+
+def residual_net() -> Graph:
+    """Three convolutions, a residual and a fully connected layer; one convolution is depthwise."""
+    rng = np.random.default_rng(2)
+    g = Graph()
+
+    def param(name: str, *shape: int):
+        scale = max(1.0, np.prod(shape[1:])) ** 0.5
+        return g.param(name, (rng.standard_normal(shape) / scale).astype(np.float32))
+
+    x = g.input(TensorType("f32", (2, 3, 12, 10)), "x")
+    y = g.add("relu", g.add("conv", x, param("a", 24, 3, 3, 3), padding=(1, 1, 1, 1)))
+    z = g.add("relu", g.add("conv", y, param("f", 24, 24, 1, 1)))
+    z = g.add("conv", z, param("b", 24, 24, 3, 3), param("c", 24), padding=(1, 1, 1, 1))
+    y = g.add("relu", g.add("add", z, y))
+    y = g.add("conv", y, param("d", 24, 1, 3, 3), padding=(1, 1, 1, 1), groups=24)
+    y = g.add("reduce_mean", y, axes=(2, 3), keepdims=True)
+    g.output(g.add("matmul", g.add("reshape", y, shape=(2, 24)), param("e", 24, 7)))
+    return g
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("exact", 2e-6), ("tf32", 2e-3)])
+def test_a_net_keeps_channels_last(precision: str, tolerance: float):
+    needs_compiler()
+    g = residual_net()
+    x = np.random.default_rng(0).standard_normal((2, 3, 12, 10)).astype(np.float32)
+    executable = compile(g, "cuda-emu", cache=False, precision=precision)
+    steps = executable.plan.steps
+    kind = "gemm_tf32" if precision == "tf32" else "gemm_fma"
+    kernels = [step.kernel for step in steps]
+    assert kernels == ["pack", kind, kind, kind, "loops", "loops", kind]
+    assert [step.layout for step in steps] == ["channels last"] * 6 + ["plain"]
+    assert "add" in steps[3].op and "relu" in steps[3].op
+    want = evaluate(g, [x], "f64")[0]
+    assert np.abs(executable(x) - want).max() <= tolerance * np.abs(want).max()
+    assert any("groups of 1 to 1" in reason for reason in steps[4].rejected)
+
+
+def test_few_rows_are_split_and_give_the_same_bits_again():
+    needs_compiler()
+    target = CudaTarget("sm_90")
+    spec = conv(1, 512, (7, 7), 512, (3, 3), padding=(1, 1, 1, 1)).spec
+    for template in TEMPLATES:
+        tile, seconds = template.choose(spec, target)
+        assert tile.splits > 1 and 0 < seconds < 1e-3
+        many, _ = template.choose(
+            conv(64, 64, (56, 56), 256, (3, 3), padding=(1, 1, 1, 1)).spec, target
+        )
+        assert many.splits == 1 and many.bm == many.bn == 128
+
+
+def test_rounding_to_tf32():
+    step = 2.0**-10
+    given = np.array([1 + step / 2, 1 + step / 2.01, -1 - step / 2, np.inf, np.nan, 0], np.float32)
+    wanted = np.array([1 + step, 1, -1 - step, np.inf, np.nan, 0], np.float32)
+    np.testing.assert_array_equal(gemm_tf32.rounded(given), wanted)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (GemmSpec(0, 4, (5, 5), 4, (5, 5)), "nothing"),
+        (GemmSpec(1 << 20, 4096, (1, 1), 4, (1, 1)), "32 bits count in x"),
+        (GemmSpec(1, 8, (5, 5), 8, (5, 5), groups=8), "groups of 1 to 1"),
+        (GemmSpec(1, 8, (1, 1), 8, (1, 1), batch=70000), "more groups than a grid"),
+    ],
+)
+def test_what_is_rejected(spec: GemmSpec, reason: str):
+    assert reason in (spec.reject() or "")
+    assert gemm_fma.KIND != gemm_tf32.KIND
