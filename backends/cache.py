@@ -25,6 +25,9 @@ _MAGIC = b"cnnir object 1\n"
 _HASH = 32
 _SUFFIX = ".cnnirobject"
 
+_PUT: dict[Path, int] = {}
+"""Bytes that this process has put in a directory since it last looked through all of it."""
+
 
 class CacheWarning(UserWarning):
     """The object cache cannot be used as it is; compilation goes on without it."""
@@ -39,7 +42,6 @@ class DiskCache:
     def __init__(self, directory: Path, limit: int = 1 << 30) -> None:
         self.directory, self.limit = directory, limit
         self._notes: list[str] = []
-        self._since = limit  # bytes put since the directory was last looked through
 
     @classmethod
     def default(cls, choice: str | os.PathLike[str] | bool | None = None) -> Self | None:
@@ -112,10 +114,7 @@ class DiskCache:
             except BaseException:
                 os.unlink(temporary)
                 raise
-            self._since += len(body)
-            if self._since > self.limit // 32:
-                self._since = 0
-                self._evict()
+            self._evict_now_and_then(len(body))
         except OSError as error:
             self._note(f"cannot write to {self.directory}: {error.strerror}")
 
@@ -129,6 +128,14 @@ class DiskCache:
 
     def _path(self, key: str) -> Path:
         return self.directory / (key + _SUFFIX)
+
+    def _evict_now_and_then(self, put: int) -> None:
+        """Evict at this process's first object, then after every 32nd part of the limit."""
+        put += _PUT.get(self.directory, self.limit)
+        look = put > self.limit // 32
+        _PUT[self.directory] = 0 if look else put
+        if look:
+            self._evict()
 
     def _evict(self) -> None:
         """Remove the objects used longest ago until the rest fits the limit."""
