@@ -4,8 +4,9 @@
 
 Each kernel runs all its work items in one native call, on buffers of random numbers, in turn with
 the loop that measures the peak, since shared machines change their clock; the share of peak is the
-median over such neighbours. For work that moves more than
-it computes (depthwise, one row of matmul, pooling) look at the bytes a second.
+median over such neighbours. Winograd saves operations, which are counted as of direct convolution,
+so its share is above 100 %. For work that moves more than it computes (depthwise, one row of
+matmul, pooling) look at the bytes a second.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from results import append, context
 
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.engine import build
-from cnnir.backends.llvm.kernels import depthwise, direct_conv, matmul, pool
+from cnnir.backends.llvm.kernels import depthwise, direct_conv, matmul, pool, winograd
 from cnnir.backends.llvm.kernels.matmul import MatmulSpec
 from cnnir.backends.llvm.kernels.pool import PoolSpec
 from cnnir.backends.llvm.kernels.spec import ConvSpec, KernelCode, Target, aligned_empty
+from cnnir.backends.llvm.kernels.winograd_tiling import Geometry
 from cnnir.backends.llvm.peak import FmaLoop
 from cnnir.backends.llvm.target import CpuTarget
 
@@ -59,6 +61,16 @@ def conv(c: int, o: int, size: int, k: int, stride: int = 1, groups: int = 1, **
     return Case(name, template, spec, (x * size * size, weights, y))
 
 
+def winograd_conv(c: int, size: int, lanes: int, target: Target) -> Case:
+    """A square 3x3 convolution; operations are counted as of direct convolution."""
+    shape = ((size,) * 2, (3, 3), (1, 1), (1, 1), (1,) * 4)
+    spec = ConvSpec(1, c, c, *shape, lanes=lanes)
+    g = Geometry(spec, winograd.choose(spec, target))
+    plane = spec.out_blocks * lanes * size * size
+    name = f"winograd 3x3 {c}->{c} {size}x{size}"
+    return Case(name, winograd, spec, (plane, g.weights * g.chunks, plane))
+
+
 def dense(rows: int, depth: int, columns: int, lanes: int) -> Case:
     spec = MatmulSpec(rows, columns, depth, lanes=lanes)
     sizes = (rows * depth, spec.blocks * lanes * depth, rows * columns)
@@ -74,7 +86,7 @@ def pooling(kind: str, channels: int, size: int, k: int, stride: int, lanes: int
     return Case(name, pool, spec, (width * size**2, width * out**2))
 
 
-def cases(v: int) -> Iterator[Case]:
+def cases(v: int, target: Target) -> Iterator[Case]:
     """The layers of ResNet-50 and MobileNet that differ, and what bounds other networks."""
     yield conv(3, 64, 224, 7, 2, plain=True, lanes=v)
     for c, size in ((64, 56), (128, 28), (256, 14), (512, 7)):
@@ -89,6 +101,8 @@ def cases(v: int) -> Iterator[Case]:
     for c, o, size, k in ((64, 192, 27, 5), (192, 384, 13, 3), (64, 64, 55, 3), (48, 48, 31, 3)):
         yield conv(c, o, size, k, lanes=v)
     yield conv(64, 64, 224, 3, lanes=v)
+    for c, size in ((64, 56), (128, 28), (256, 14), (512, 7), (64, 224), (256, 56), (512, 28)):
+        yield winograd_conv(c, size, v, target)
     for c, size, k, stride in ((96, 112, 3, 2), (144, 56, 3, 1), (384, 14, 3, 1), (240, 28, 5, 1)):
         yield conv(c, c, size, k, stride, c, lanes=v)
     yield conv(128, 128, 56, 3, 1, 32, lanes=v)
@@ -134,8 +148,7 @@ def beside_peak(
     return best, max(peaks), median(shares)
 
 
-def measure(case: Case, cpu: CpuTarget, seconds: float) -> dict[str, object]:
-    target = Target(cpu.registers, cpu.l1, cpu.l2)
+def measure(case: Case, cpu: CpuTarget, target: Target, seconds: float) -> dict[str, object]:
     spec, template = case.spec, case.template
     tiling = template.choose(spec, target)
     code = template.emit(ir.Module(), "kernel", spec, tiling)
@@ -176,10 +189,11 @@ def main() -> None:
     options = parser.parse_args()
     cpu = CpuTarget.host()
     machine = context()
-    for case in cases(options.lanes or cpu.lanes):
+    target = Target(cpu.registers, cpu.l1, cpu.l2)
+    for case in cases(options.lanes or cpu.lanes, target):
         if options.only not in case.name:
             continue
-        row = measure(case, cpu, options.seconds)
+        row = measure(case, cpu, target, options.seconds)
         print(
             f"{case.name:34} {row['ms']:9.4f} ms {row['gflops']:7.1f} GFLOP/s {row['share']:6.1%} "
             f"{row['gbytes']:6.1f} GB/s {row['items']:4} items, {row['compile_ms']:3} ms compiling",
