@@ -98,6 +98,8 @@ def offers(work: Work, plain: bool, target: Target, lanes: int) -> tuple[list[Of
     maker = _MAKERS.get(work.anchor.name)
     if maker is None:
         return [], []
+    if any(v is not None and not v.type.size for v in (*work.operands, *work.node.results)):
+        return [], []  # templates need not think of nothing
     if work.dtypes != {"f32"}:
         return [], [f"templates compute f32, this is {', '.join(sorted(work.dtypes))}"]
     if any(v is not None and v.node not in work.graph.nx for v in work.operands):

@@ -31,8 +31,10 @@ def weights(g: Graph, value: Value | None) -> np.ndarray | None:
 
 
 def is_constant(value: Value | None) -> bool:
-    """Whether a value is a param of floats that may be composed."""
-    return value is not None and value.node.kind == "param" and value.type.dtype in COMPUTED
+    """Whether a value is a param of floats that may be composed; an empty one is left alone."""
+    if value is None or value.node.kind != "param":
+        return False
+    return value.type.dtype in COMPUTED and value.type.size > 0
 
 
 def window_of(node: Node) -> Window | None:
