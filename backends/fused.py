@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from cnnir.backends.base import Step
 from cnnir.ir import Graph, Node, Value
+from cnnir.loops import Layout
 from cnnir.ops import Elementwise
 from cnnir.tensortype import TensorType
 
@@ -46,6 +48,23 @@ def described(node: Node) -> str:
     if isinstance(body, Graph):
         return " + ".join(n.name for n in body.order() if n.op is not None)
     return node.name
+
+
+def step_of(node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
+    """A step of the plan that computes a node; its reason is for the planner to say."""
+    assert node.op is not None
+    cost = node.op.cost(node)
+    return Step(
+        kernel=kind,
+        op=described(node),
+        sources=node.sources,
+        result=node.results[0].type,
+        layout=str(layout),
+        reason="",
+        rejected=tuple(rejected),
+        flops=cost.flops,
+        bytes=cost.read + cost.written,
+    )
 
 
 def copy_node(type: TensorType) -> Node:

@@ -2,14 +2,16 @@
 
     python benchmarks/models.py [model.onnx ...] [--batch 1] [--threads 1] [--seconds 5] [--record]
 
-Without files it takes the light models that ship in the onnx wheel. Their weights are constants,
-which changes no time here: no runner skips zeros. With --record every row is appended as JSON, with
-the commit and the machine, to benchmarks/results/models.jsonl.
+Without files it takes the light models that ship in the onnx wheel, with random weights in place of
+their constants: those are of rank one, and the passes would split every layer. With --record every
+row is appended as JSON, with the commit and the machine, to benchmarks/results/models.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
 from pathlib import Path
 
 import onnx
@@ -20,6 +22,9 @@ import cnnir
 from cnnir.cli_arguments import batched
 from cnnir.pipeline import random_inputs
 from cnnir.report import cost, timing
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from compile_resnet50 import with_weights
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 LIGHT_MODELS = ("resnet50", "squeezenet", "densenet121", "vgg19")
@@ -48,6 +53,15 @@ def measure(path: Path, batch: int, threads: int, seconds: float) -> list[dict[s
         exe.close()
 
 
+def light_models(folder: Path) -> list[Path]:
+    """The wheel's light models, written to a folder with random weights."""
+    paths = []
+    for name in LIGHT_MODELS:
+        paths.append(folder / f"{name}.onnx")
+        onnx.save(with_weights(onnx.load(LIGHT / f"light_{name}.onnx")), paths[-1])
+    return paths
+
+
 def main() -> None:
     """Measure, print, append."""
     parser = argparse.ArgumentParser(description="Whole models beside onnxruntime.")
@@ -58,7 +72,8 @@ def main() -> None:
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     facts = context()
-    for path in given.models or [LIGHT / f"light_{name}.onnx" for name in LIGHT_MODELS]:
+    folder = tempfile.TemporaryDirectory()
+    for path in given.models or light_models(Path(folder.name)):
         for row in measure(path, given.batch, given.threads, given.seconds):
             if given.record:
                 append("models", facts | row)

@@ -32,7 +32,7 @@ LEVELS = {
     "cnnir.analysis": 3,
     "cnnir.backends.base": 3,
     "cnnir.backends.cache": 3,
-    "cnnir.backends.fused": 3,
+    "cnnir.backends.fused": 3.5,
     "cnnir.backends.schedule": 3.5,
     "cnnir.passes": 4,
     "cnnir.report": 4,

@@ -15,7 +15,7 @@ from cnnir.backends.cuda.layout import ChannelsLast, Plain
 from cnnir.backends.cuda.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.cuda.templates import Offer, TemplateKernel, offers
-from cnnir.backends.fused import anchor_of, copy_node, described, epilogue_inputs
+from cnnir.backends.fused import anchor_of, copy_node, described, epilogue_inputs, step_of
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
 from cnnir.ops import Elementwise
@@ -79,7 +79,7 @@ class _Planner:
         extra = epilogue_inputs(node, anchor_of(node))
         slots = [self._beside(node.operands[i], layout) for i in extra]
         kernel = TemplateKernel(offer, node, layout, tuple(extra), tuple(s.layout for s in slots))
-        step = self._step(node, offer.kind, layout, rejected)
+        step = step_of(node, offer.kind, layout, rejected)
         step.reason = offer.why
         self._emit(kernel, [*reads, *slots], node, layout, step)
 
@@ -87,7 +87,7 @@ class _Planner:
         layout = self._layout_of_result(node)
         reads = [self._beside(v, layout) for v in node.operands if v is not None]
         kernel = LoopsKernel(node, tuple(r.layout for r in reads), layout)
-        step = self._step(node, "loops", layout, rejected)
+        step = step_of(node, "loops", layout, rejected)
         step.reason = "printed from the op's element definition"
         if rejected:
             sources = ", ".join(node.sources) or described(node)
@@ -100,21 +100,6 @@ class _Planner:
         writes = [Slot(value, layout) for value in node.results]
         self.home.update((slot.value, slot) for slot in writes)
         self.schedule.add(kernel, reads, writes, step)
-
-    def _step(self, node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
-        assert node.op is not None
-        cost = node.op.cost(node)
-        return Step(
-            kernel=kind,
-            op=described(node),
-            sources=node.sources,
-            result=node.results[0].type,
-            layout=str(layout),
-            reason="",
-            rejected=tuple(rejected),
-            flops=cost.flops,
-            bytes=cost.read + cost.written,
-        )
 
     # ---- layouts
 
@@ -161,7 +146,7 @@ class _Planner:
             into = Slot(value, layout, self.copies)
         read = self._beside(value, PLAIN)
         node = copy_node(value.type)
-        step = self._step(node, "pack", layout, [])
+        step = step_of(node, "pack", layout, [])
         step.op = "copy" if read.layout == layout else f"{read.layout} to {layout}"
         step.reason = "the value is needed in another place or layout"
         step.sources = sources

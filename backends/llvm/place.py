@@ -41,7 +41,7 @@ def place(schedule: Schedule) -> Places:
     """Addresses for every pointer of `schedule`; LimitError where memory cannot hold them."""
     places = Places()
     for number, value in enumerate(schedule.graph.inputs):
-        for slot in _slots(schedule):
+        for slot in schedule.slots():
             if slot.value is value and slot.layout == Plain() and not slot.copy:
                 places.sources[slot] = ("input", number)
                 places.buffers.append(_buffer(slot, "input", number))
@@ -64,19 +64,6 @@ def _check_memory(places: Places) -> None:
             f"a run needs {needed} bytes, this machine has {has}; the largest buffer is "
             f"{quoted(largest.name)}: {largest.type}, {largest.nbytes} bytes"
         )
-
-
-def _slots(schedule: Schedule) -> list[Slot]:
-    """All slots of the schedule, each once, in order of appearance."""
-    found = dict.fromkeys(
-        pointer
-        for call in schedule.calls
-        for pointer in (*call.reads, *call.writes)
-        if isinstance(pointer, Slot)
-    )
-    for inner, (outer, _) in schedule.aliases.items():
-        found |= {inner: None, outer: None}
-    return list(found | dict.fromkeys(schedule.outputs))
 
 
 def _place_constants(schedule: Schedule, places: Places) -> None:
@@ -112,8 +99,8 @@ def _allocated(nbytes: int, what: str) -> np.ndarray:
 
 def _place_results(schedule: Schedule, places: Places) -> None:
     """Outputs go to the caller's arrays, all else into the arena."""
-    roots = {slot: _root(schedule, slot)[0] for slot in _slots(schedule)}
-    outputs = {_root(schedule, slot)[0]: i for i, slot in enumerate(schedule.outputs)}
+    roots = {slot: schedule.root(slot)[0] for slot in schedule.slots()}
+    outputs = {schedule.root(slot)[0]: i for i, slot in enumerate(schedule.outputs)}
     sizes = {
         slot: slot.nbytes + (0 if slot in schedule.aliases else SLACK)
         for slot, root in roots.items()
@@ -143,15 +130,6 @@ def _place_results(schedule: Schedule, places: Places) -> None:
             places.buffers.append(_buffer(slot, "arena", placement.offsets[slot]))
         elif slot not in places.sources and root in places.sources:
             places.sources[slot] = places.sources[root]
-
-
-def _root(schedule: Schedule, slot: Slot) -> tuple[Slot, int]:
-    """The slot that really has a buffer, and where `slot` lies in it."""
-    shift = 0
-    while slot in schedule.aliases:
-        slot, step = schedule.aliases[slot]
-        shift += step
-    return slot, shift
 
 
 def _buffer(pointer: Pointer, space: str, offset: int, nbytes: int | None = None) -> Buffer:

@@ -16,6 +16,7 @@ from cnnir.backends.fused import (
     described,
     epilogue_inputs,
     outer_values,
+    step_of,
 )
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
 from cnnir.backends.llvm.kernels.spec import Target
@@ -154,7 +155,7 @@ class _Planner:
         slots = [self._epilogue_operand(node.operands[i], layout) for i in extra]
         kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), tuple(slots))
         slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
-        step = self._step(node, offer.kind, layout, [*slower, *rejected])
+        step = step_of(node, offer.kind, layout, [*slower, *rejected])
         step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core"
         self._emit(kernel, [*reads, *slots], node, layout, step)
 
@@ -170,7 +171,7 @@ class _Planner:
         layout: Layout = self.blocked if self._blocks_result(node) else self.plain
         reads = [self._beside(v, layout) for v in node.operands if v is not None]
         kernel = LoopsKernel(node, tuple(r.layout for r in reads), layout, self.lanes)
-        step = self._step(node, "loops", layout, rejected)
+        step = step_of(node, "loops", layout, rejected)
         step.reason = "printed from the op's element definition"
         if rejected:
             sources = ", ".join(node.sources) or described(node)
@@ -183,21 +184,6 @@ class _Planner:
         writes = [Slot(value, layout) for value in node.results]
         self.home.update((slot.value, slot) for slot in writes)
         self.schedule.add(kernel, reads, writes, step)
-
-    def _step(self, node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
-        assert node.op is not None
-        cost = node.op.cost(node)
-        return Step(
-            kernel=kind,
-            op=described(node),
-            sources=node.sources,
-            result=node.results[0].type,
-            layout=str(layout),
-            reason="",
-            rejected=tuple(rejected),
-            flops=cost.flops,
-            bytes=cost.read + cost.written,
-        )
 
     # ---- layouts
 
@@ -254,7 +240,7 @@ class _Planner:
         read = self._beside(value, self.plain)
         node = copy_node(value.type)
         kernel = LoopsKernel(node, (read.layout,), layout, self.lanes)
-        step = self._step(node, "pack", layout, [])
+        step = step_of(node, "pack", layout, [])
         step.op = "copy" if read.layout == layout else f"{read.layout} to {layout}"
         step.reason = "the value is needed in another place or layout"
         step.sources = sources

@@ -30,6 +30,7 @@ from cnnir.backends.llvm.kernels.spec import (
     KernelCode,
     Place,
     aligned_empty,
+    repeats,
     shares,
 )
 
@@ -119,7 +120,7 @@ class ConvEmitter:
         last = b.min(b.add(first, tiling.band), g.rows.parts)
         self.locate(group, g.rows.start(b, first))
         split = shares(tiling.chunk, tiling.blocks)
-        for blocks, parts in _runs(split):
+        for blocks, parts in repeats(split):
             start = sum(split[: split.index(blocks)])
             with b.loop(parts) as tile:
                 block = b.add(b.mul(tile.index, blocks), b.mul(chunk, tiling.chunk), start)
@@ -221,8 +222,3 @@ class ConvEmitter:
         if self.g.images == self.spec.batch:
             return (self.image, *self.b.unflatten(row, out))
         return tuple(self.b.unflatten(row, (self.spec.batch, *out)))
-
-
-def _runs(values: list[int]) -> list[tuple[int, int]]:
-    """[2, 2, 1] -> [(2, 2), (1, 1)]: each value with how often it comes."""
-    return [(v, values.count(v)) for v in sorted(set(values), reverse=True)]

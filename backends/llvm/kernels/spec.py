@@ -248,3 +248,8 @@ def shares(total: int, largest: int) -> list[int]:
     """`total` split in the fewest parts of at most `largest`, as equal as can be, larger first."""
     parts = -(-total // largest)
     return [total // parts + (i < total % parts) for i in range(parts)]
+
+
+def repeats(values: list[int]) -> list[tuple[int, int]]:
+    """[2, 2, 1] -> [(2, 2), (1, 1)]: each value with how often it comes, the largest first."""
+    return [(v, values.count(v)) for v in sorted(set(values), reverse=True)]

@@ -12,7 +12,7 @@ precision rules it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import llvmlite.ir as ir
 import numpy as np
@@ -21,11 +21,13 @@ from cnnir.backends.llvm.builder import Builder, Condition, Index
 from cnnir.backends.llvm.kernels.microkernel import Reduction, Tile, accumulate
 from cnnir.backends.llvm.kernels.small_matrix import multiply
 from cnnir.backends.llvm.kernels.spec import (
+    Axis,
     ConvSpec,
     Epilogue,
     KernelCode,
     Place,
     aligned_empty,
+    repeats,
     shares,
 )
 from cnnir.backends.llvm.kernels.winograd_tiling import (
@@ -181,7 +183,7 @@ class _Emitter:
                 vectors[-1].append(b.vload(source))
         return vectors
 
-    def inside(self, axis, number: int, start: Index, offset: int) -> Condition:
+    def inside(self, axis: Axis, number: int, start: Index, offset: int) -> Condition:
         """Whether the element `offset` from the start of a tile lies in the input."""
         first, step = -axis.begin + offset, self.tiling.tile[number]
         if first >= 0 and first + (self.g.grid[number] - 1) * step < axis.size:
@@ -197,7 +199,7 @@ class _Emitter:
         step = g.spec.channels * b.lanes  # weights of one block for one product
         w = b.at(self.w, b.mul(b.add(b.mul(self.chunk, g.products), product), tiling.chunk * step))
         first = 0
-        for blocks, parts in _runs(shares(tiling.chunk, tiling.blocks)):
+        for blocks, parts in repeats(shares(tiling.chunk, tiling.blocks)):
             with b.loop(parts) as part:
                 block = b.add(b.mul(part.index, blocks), first)
                 with b.loop(-(-tiling.count // tiling.pixels)) as turn:
@@ -285,11 +287,6 @@ class _Emitter:
                     value = self.epilogue(b, value, Place(b.add(base, near), where, b.lanes))
                 b.vstore(value, y, near)
 
-    def coordinates(self, image: Index, block: Index, row: Index, column: Index):
+    def coordinates(self, image: Index, block: Index, row: Index, column: Index) -> Callable:
         spatial = (row, column) if len(self.spec.sizes) == 2 else (column,)
         return lambda: (block, image, *spatial)
-
-
-def _runs(values: list[int]) -> list[tuple[int, int]]:
-    """[2, 2, 1] -> [(2, 2), (1, 1)]: each value with how often it comes."""
-    return [(v, values.count(v)) for v in sorted(set(values), reverse=True)]
