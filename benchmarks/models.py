@@ -19,7 +19,7 @@ import onnxruntime
 from results import append, context
 
 import cnnir
-from cnnir.cli_arguments import batched
+from cnnir.cli.arguments import batched
 from cnnir.pipeline import random_inputs
 from cnnir.report import cost, timing
 

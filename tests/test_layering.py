@@ -40,7 +40,6 @@ LEVELS = {
     "cnnir.compile": 6,
     "cnnir": 7,
     "cnnir.cli": 7,
-    "cnnir.cli_arguments": 6,
     "cnnir.frontends": 4,
     "cnnir.backends": 4,
     "cnnir.backends.reference": 4,

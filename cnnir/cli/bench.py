@@ -1,0 +1,95 @@
+"""`cnnir bench`: how fast a model is, beside another runtime, kernel by kernel."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from cnnir.cli import arguments
+from cnnir.cli.application import (
+    Json,
+    Model,
+    Seed,
+    Shapes,
+    Target,
+    Threads,
+    app,
+    compile_model,
+    load_model,
+    progress,
+    show,
+)
+from cnnir.compile import Executable, load
+from cnnir.errors import BackendError, InputError
+from cnnir.report import cost, profile, timing
+from cnnir.report.table import scaled
+
+
+@app.command()
+def bench(
+    model: Model,
+    batch: Annotated[int | None, typer.Option(help="Size of the first dimension.")] = None,
+    threads: Threads = None,
+    against: Annotated[str | None, typer.Option(help="Also time onnxruntime, in turn.")] = None,
+    seconds: Annotated[float, typer.Option(help="About how long to measure.")] = 5.0,
+    top: Annotated[int, typer.Option(help="Rows of the table of kernels.")] = 12,
+    shape: Shapes = None,
+    target: Target = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Time a model: medians, spread, GFLOP/s, and every kernel's share of the machine's peak."""
+    threads = threads or arguments.available_threads()
+    graph = load_model(model, shape)
+    if batch is not None:
+        graph = load(model, arguments.batched(graph, batch))
+    feeds = arguments.feeds(graph, [], seed)
+    runners: dict[str, Callable[[], object]] = {}
+    if against is not None:
+        runners[against] = _rival(against, model, feeds, threads)
+    exe = compile_model(graph, target, threads)
+    runners = {"cnnir": lambda: exe.run(feeds), **runners}
+    flops = cost.summary(graph)["flops"]
+    with progress(f"measuring for about {seconds:.0f} s"):
+        timings = timing.interleaved(runners, seconds)
+    rows = timing.timing_rows(timings, flops)
+    title = f"{model.name}, {scaled(flops, 'FLOP')}, threads: {threads}"
+    found: dict[str, Any] = {"model": str(model), "threads": threads, "flops": flops, "rows": rows}
+    tables: list[RenderableType] = [timing.timing_table(title, rows)]
+    if target == "cpu":
+        with progress("measuring the kernels and the peak"):
+            steps, kinds, peak = _profile(exe, feeds, threads)
+        found |= {"peak_gflops": peak, "kernels": kinds, "steps": steps}
+        tables.append(profile.profile_table("by kernel", kinds))
+        slowest = f"slowest steps, peak {peak:.1f} GFLOP/s"
+        tables.append(profile.profile_table(slowest, steps, top))
+    show(found, tables, as_json)
+
+
+def _profile(
+    exe: Executable, feeds: dict[str, Any], threads: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], float]:
+    """Rows by step and by kind of kernel, and the peak of all threads in GFLOP/s."""
+    peak = threads * importlib.import_module("cnnir.backends.llvm.peak").fma_peak()
+    runs = [exe.profile(feeds) for _ in range(9)][2:]
+    steps = profile.profile_rows(exe.plan, runs, peak)
+    return steps, profile.kernel_rows(steps, peak), peak
+
+
+def _rival(name: str, model: Path, feeds: dict[str, Any], threads: int) -> Callable[[], object]:
+    """The model in another runtime, ready to run."""
+    if name != "onnxruntime":
+        raise InputError(f"cannot run against {name!r}, only against onnxruntime")
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        raise BackendError("onnxruntime is not installed: pip install 'cnnir[bench]'") from None
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, feeds)

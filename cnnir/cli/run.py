@@ -1,0 +1,64 @@
+"""`cnnir run`: a model once, its outputs, and how far they are from the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from cnnir.cli import arguments
+from cnnir.cli.application import (
+    Inputs,
+    Json,
+    Model,
+    Seed,
+    Shapes,
+    Target,
+    Threads,
+    app,
+    compile_model,
+    load_model,
+    progress,
+    show,
+)
+from cnnir.errors import Error
+from cnnir.evaluate import evaluate, trimmed
+from cnnir.report import accuracy, values
+
+
+@app.command()
+def run(
+    model: Model,
+    input: Inputs = None,
+    shape: Shapes = None,
+    target: Target = "cpu",
+    threads: Threads = None,
+    check: Annotated[bool, typer.Option(help="Compare with the reference target in f64.")] = False,
+    tolerance: Annotated[float, typer.Option(help="Error allowed by --check.")] = 1e-5,
+    save: Annotated[Path | None, typer.Option(help="Write all outputs to this .npz.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Run a model once and show its outputs."""
+    graph = load_model(model, shape)
+    feeds = arguments.feeds(graph, input or [], seed)
+    exe = compile_model(graph, target, threads)
+    with progress("running"):
+        outputs = exe.run(feeds)
+    rows = values.value_rows(outputs)
+    found: dict[str, Any] = {"model": str(model), "target": target, "outputs": rows}
+    tables: list[RenderableType] = [values.value_table(rows)]
+    checks: list[dict[str, Any]] = []
+    if check:
+        with progress("evaluating the reference in f64"):
+            wanted = trimmed(graph, evaluate(graph, feeds, "f64"))
+        checks = accuracy.accuracy_rows(outputs, wanted, tolerance)
+        found["check"] = checks
+        tables.append(accuracy.accuracy_table("against the reference in f64", checks))
+    if save:
+        arguments.save(save, outputs)
+    show(found, tables, as_json)
+    if far := [row["output"] for row in checks if not row["ok"]]:
+        raise Error(f"outputs {', '.join(far)} are too far from the reference")
