@@ -120,6 +120,11 @@ def test_compile_shows_the_plan(model: str, target: str) -> None:
     assert found["seconds"]["import"] > 0
 
 
+def test_tuning_from_the_command_line(model: str) -> None:
+    assert "tuned: " in cnnir("compile", model, "--tune", "--reasons", "--threads", "1")
+    assert "only target cpu" in failure("compile", model, "--tune", "--target", "reference")
+
+
 def test_bench_times_every_runner(model: str) -> None:
     arguments = ("bench", model, "--batch", "2", "--threads", "1", "--seconds", "0.05")
     text = cnnir(*arguments, "--against", "onnxruntime")

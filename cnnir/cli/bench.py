@@ -18,6 +18,7 @@ from cnnir.cli.application import (
     Shapes,
     Target,
     Threads,
+    Tune,
     app,
     compile_model,
     load_model,
@@ -35,6 +36,7 @@ def bench(
     model: Model,
     batch: Annotated[int | None, typer.Option(help="Size of the first dimension.")] = None,
     threads: Threads = None,
+    tune: Tune = False,
     against: Annotated[str | None, typer.Option(help="Also time onnxruntime, in turn.")] = None,
     seconds: Annotated[float, typer.Option(help="About how long to measure.")] = 5.0,
     top: Annotated[int, typer.Option(help="Rows of the table of kernels.")] = 12,
@@ -62,7 +64,7 @@ def bench(
     runners: dict[str, Callable[[], object]] = {}
     if against is not None:
         runners[against] = _rival(against, model, feeds, threads)
-    exe = compile_model(graph, target, threads)
+    exe = compile_model(graph, target, threads, tune=tune)
     runners = {"cnnir": lambda: exe.run(feeds), **runners}
     flops = cost.summary(graph)["flops"]
     with progress(f"measuring for about {seconds:.0f} s"):
