@@ -38,6 +38,7 @@ LEVELS = {
     "cnnir.report": 4,
     "cnnir.pipeline": 5,
     "cnnir.compile": 6,
+    "cnnir.mathematics": 6.5,
     "cnnir": 7,
     "cnnir.cli": 7,
     "cnnir.frontends": 4,
@@ -51,6 +52,7 @@ LEVELS = {
 PLUGIN_POINTS = {
     *("cnnir", "cnnir.ops", "cnnir.compile", "cnnir.cli", "cnnir.pipeline"),
     "cnnir.backends.cuda.bindings",
+    "cnnir.mathematics",
 }
 MAX_LINES = 400
 
