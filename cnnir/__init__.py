@@ -71,6 +71,7 @@ _MATHEMATICS = (
     "kernels",
     "local_affine",
     "regions_on_segment",
+    "rescale_kernel",
     "solve",
 )
 
