@@ -24,6 +24,8 @@ from cnnir.frontends.dsl.tensor import Tensor, op
 from cnnir.frontends.dsl.windows import Boundary, Padding, Size, channels, check_image, entries
 
 Shape = tuple[int, ...]
+Places = Sequence[Sequence[tuple[int, int, float]]]
+"""Of each parameter the rows, columns and factors where it stands."""
 
 
 def mat(theta: Tensor, q: np.ndarray, shape: Shape) -> Tensor:
@@ -267,8 +269,8 @@ def _array(q: Any) -> np.ndarray:
     return dense
 
 
-def _placed(shape: tuple[int, int], lines: list[list[tuple[int, int, float]]]) -> np.ndarray:
-    """Q for a matrix: of each parameter the rows, columns and factors where it stands."""
+def _placed(shape: tuple[int, int], lines: Places) -> np.ndarray:
+    """Q for a matrix."""
     q = np.zeros((*shape, len(lines)))
     for parameter, line in enumerate(lines):
         for row, column, factor in line:
