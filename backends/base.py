@@ -8,7 +8,7 @@ first two alike for every target, so that plans, profiles and reports look alike
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,9 @@ class Program(ABC):
 
     graph: Graph
     plan: Plan
+    enter: Callable[..., Any] | None = None
+    """A shorter way than `run`, where there is one: takes any arguments, and returns the output, or
+    the tuple of several, or None if they are not such as it can take."""
 
     @abstractmethod
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -103,6 +103,10 @@ def compile(
     return Executable(specialise, shapes, flexible=not isinstance(source, Graph))
 
 
+def _no_entry(*arrays: Any) -> None:
+    """Stands where a program has no short way."""
+
+
 class Specialisation:
     """One set of input shapes: the optimised graph, what the passes did, the native program."""
 
@@ -110,6 +114,7 @@ class Specialisation:
         self.graph, self.history, self.program = graph, history, program
         self.dtypes = [v.type.numpy for v in graph.inputs]
         self.single = len(graph.outputs) == 1 and not graph.trims
+        self.enter = None if graph.trims else program.enter
 
 
 class Executable:
@@ -130,6 +135,8 @@ class Executable:
         self._first = specialise(shapes)
         self._names = tuple(v.name or "" for v in self._first.graph.inputs)
         self._known = {self._shapes_of(self._first.graph): self._first}
+        self._enter = self._first.enter or _no_entry
+        """The short way into the specialisation that was called last."""
 
     @property
     def graph(self) -> Graph:
@@ -158,9 +165,12 @@ class Executable:
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The output array, or a tuple of them; inputs in order or by name."""
+        if not named and (outputs := self._enter(*arrays)) is not None:
+            return outputs
         chosen = None if named else self._fitting(arrays)
         if chosen is None:
             chosen, arrays = self._checked(self._fed(arrays, named))
+        self._enter = chosen.enter or _no_entry
         results = chosen.program.run(arrays)
         if chosen.single:
             return results[0]
