@@ -51,6 +51,9 @@ class Step:
     """Independent work items that threads share."""
     flops: int = 0
     bytes: int = 0
+    """Of all operands and results, each moved once."""
+    constant_bytes: int = 0
+    """Those among them that belong to params."""
     summary: str = ""
     """Tile sizes and the like."""
 

@@ -80,8 +80,8 @@ def compile(
     passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
     check: compare the values before and after every pass in f64 (slow).
     snapshots: keep the graph's text after every pass in `history`.
-    options: what the target understands; for cpu `features`, `cache`; for cuda `precision`,
-    `cache`.
+    options: what the target understands; for cpu `features`, `cache`, `precision`, `tune`;
+    for cuda `precision`, `cache`.
     """
     name, colon, arch = target.partition(":")
     if name not in TARGETS or (colon and name != "cuda"):

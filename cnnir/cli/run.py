@@ -17,6 +17,7 @@ from cnnir.cli.application import (
     Shapes,
     Target,
     Threads,
+    Tune,
     app,
     compile_model,
     load_model,
@@ -35,6 +36,7 @@ def run(
     shape: Shapes = None,
     target: Target = "cpu",
     threads: Threads = None,
+    tune: Tune = False,
     check: Annotated[bool, typer.Option(help="Compare with the reference target in f64.")] = False,
     tolerance: Annotated[float, typer.Option(help="Error allowed by --check.")] = 1e-5,
     save: Annotated[Path | None, typer.Option(help="Write all outputs to this .npz.")] = None,
@@ -44,7 +46,7 @@ def run(
     """Run a model once and show its outputs."""
     graph = load_model(model, shape)
     feeds = arguments.feeds(graph, input or [], seed)
-    exe = compile_model(graph, target, threads)
+    exe = compile_model(graph, target, threads, tune=tune)
     with progress("running"):
         outputs = exe.run(feeds)
     rows = values.value_rows(outputs)
