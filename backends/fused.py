@@ -67,6 +67,7 @@ def step_of(node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
         flops=cost.flops,
         bytes=moved,
         constant_bytes=min(moved, sum(params.values())),
+        serial=node.serial,
     )
 
 
