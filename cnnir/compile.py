@@ -68,7 +68,7 @@ def compile(
     threads: int | None = None,
     shapes: Shapes | None = None,
     passes: str | None = None,
-    check: bool = False,
+    verify: bool = False,
     snapshots: bool = False,
     **options: Any,
 ) -> Executable:
@@ -78,8 +78,8 @@ def compile(
     target: what it is compiled for.
     shapes: shapes of inputs by name, of symbolic dimensions, or of a net that is not built yet.
     passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
-    check: compare the values before and after every pass in f64 (slow).
-    snapshots: keep the graph's text after every pass in `history`.
+    verify: compare the values before and after every pass and rewrite in f64 (slow).
+    snapshots: keep the graph after every pass in `history`.
     options: what the target understands; for cpu `features`, `cache`; for cuda `precision`,
     `cache`.
     """
@@ -97,7 +97,7 @@ def compile(
         history: list[Any] = []
         if backend.OPTIMISE:
             pipeline = importlib.import_module("cnnir.pipeline")
-            history = pipeline.optimise(graph, passes, check=check, snapshots=snapshots)
+            history = pipeline.optimise(graph, passes, verify=verify, snapshots=snapshots)
         return Specialisation(graph, history, backend.build(graph, threads=threads, **options))
 
     return Executable(specialise, shapes, flexible=not isinstance(source, Graph))

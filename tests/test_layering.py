@@ -27,6 +27,8 @@ LEVELS = {
     "cnnir.gradient": 3,
     "cnnir.recompute": 2.5,
     "cnnir.rewrite": 3,
+    "cnnir.records": 3.5,
+    "cnnir.verify": 3.5,
     "cnnir.loops": 3,
     "cnnir.memory": 3,
     "cnnir.analysis": 3,
