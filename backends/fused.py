@@ -64,6 +64,7 @@ def step_of(node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
         rejected=tuple(rejected),
         flops=cost.flops,
         bytes=cost.read + cost.written,
+        serial=node.serial,
     )
 
 

@@ -46,6 +46,25 @@ def decline(node: Node, reason: str) -> Declined:
     return Declined(repr(node), node.sources, reason)
 
 
+def called(node: Node) -> str:
+    """The node as reasons name it: the first source node it came from, or else its op."""
+    return node.sources[0] if node.sources else node.name
+
+
+def other_uses(g: Graph, *values: Value, by: Node) -> str:
+    """Why the first of these that others need too is not `by`'s alone to change."""
+    value = next((v for v in values if not g.sole_user(v)), values[0])
+    who = called(value.node)
+    if g.is_output(value):
+        return f"{who} is an output of the graph"
+    others = [called(user) for user, _ in g.users(value) if user is not by]
+    if not others:
+        return f"{called(by)} reads {who} twice"
+    return f"{who} has a second reader, {others[0]}" + (
+        f", and {len(others) - 1} more" if len(others) > 1 else ""
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """A result of which something is to be told: why it pays, and what error it makes."""

@@ -74,6 +74,9 @@ class LlvmProgram(Program):
         finally:
             self._release(frame)
 
+    def texts(self) -> dict[str, str]:
+        return dict(self.code.kernels)
+
     def close(self) -> None:
         with self._returned:
             self._closing = True

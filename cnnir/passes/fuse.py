@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Elementwise
 from cnnir.passes.base import Pass
-from cnnir.rewrite import Declined, Outcome, decline, replace_values, unite
+from cnnir.rewrite import Declined, Outcome, decline, other_uses, replace_values, unite
 
 REDUCTIONS = ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod")
 ANCHORS = ("conv", "conv_transpose", "matmul", "max_pool", "avg_pool", "lp_pool", *REDUCTIONS)
@@ -96,7 +96,9 @@ class _Partition:
         if self.g.is_output(node.results[0]):
             return "its result is an output of the graph"
         homes = {self.home[user] for user in self.g.nx.succ[node]}
-        return homes.pop() if len(homes) == 1 else "its result is used elsewhere too"
+        if len(homes) == 1:
+            return homes.pop()
+        return other_uses(self.g, node.results[0], by=next(iter(self.g.nx.succ[node]), node))
 
     def _obstacle(self, node: Node, region: _Region) -> str:
         """Why the node cannot join the region; nothing when it can."""
