@@ -30,6 +30,7 @@ LEVELS = {
     "cnnir.loops": 3,
     "cnnir.memory": 3,
     "cnnir.analysis": 3,
+    "cnnir.backends.state": 2,
     "cnnir.backends.base": 3,
     "cnnir.backends.cache": 3,
     "cnnir.backends.fused": 3.5,
