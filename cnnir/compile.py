@@ -83,6 +83,26 @@ def compile(
     options: what the target understands; for cpu `features`, `cache`; for cuda `precision`,
     `cache`.
     """
+    how = recipe(
+        target, threads=threads, passes=passes, check=check, snapshots=snapshots, **options
+    )
+
+    def specialise(shapes: Shapes | None) -> Specialisation:
+        return how(_graph(source, shapes))
+
+    return Executable(specialise, shapes, flexible=not isinstance(source, Graph))
+
+
+def recipe(
+    target: str,
+    *,
+    threads: int | None = None,
+    passes: str | None = None,
+    check: bool = False,
+    snapshots: bool = False,
+    **options: Any,
+) -> Callable[[Graph], Specialisation]:
+    """How a graph, which is changed on the way, becomes a program; arguments as of `compile`."""
     name, colon, arch = target.partition(":")
     if name not in TARGETS or (colon and name != "cuda"):
         raise BackendError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
@@ -92,15 +112,14 @@ def compile(
         raise BackendError(f"threads must be at least 1, got {threads}")
     backend = importlib.import_module(TARGETS[name])
 
-    def specialise(shapes: Shapes | None) -> Specialisation:
-        graph = _graph(source, shapes)
+    def specialise(graph: Graph) -> Specialisation:
         history: list[Any] = []
         if backend.OPTIMISE:
             pipeline = importlib.import_module("cnnir.pipeline")
             history = pipeline.optimise(graph, passes, check=check, snapshots=snapshots)
         return Specialisation(graph, history, backend.build(graph, threads=threads, **options))
 
-    return Executable(specialise, shapes, flexible=not isinstance(source, Graph))
+    return specialise
 
 
 class Specialisation:

@@ -39,6 +39,7 @@ LEVELS = {
     "cnnir.report": 4,
     "cnnir.pipeline": 5,
     "cnnir.compile": 6,
+    "cnnir.training": 6.5,
     "cnnir": 7,
     "cnnir.cli": 7,
     "cnnir.frontends": 4,

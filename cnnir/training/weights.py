@@ -1,0 +1,56 @@
+"""The state of a training: weights and slots, updated in place, and seen through `net.params`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from cnnir.backends.state import State
+from cnnir.frontends.dsl.module import Module
+from cnnir.frontends.dsl.trace import Home, Parameter
+from cnnir.tensortype import TensorType
+
+
+class Weights:
+    """The arrays that steps update: a net's weights, by name, and the slots of an optimiser.
+
+    `net.params` reads the weights from here. A weight that is assigned, drawn or loaded anew there
+    comes in again with `refresh`.
+    """
+
+    def __init__(self, net: Module, names: Iterable[str], slots: Mapping[str, TensorType]) -> None:
+        known = {name: p for name, p, _ in net.params.items_of_modules()}
+        self._parameters: dict[str, Parameter] = {name: known[name] for name in names}
+        self._slots = list(slots)
+        types = {name: p.type for name, p in self._parameters.items()}
+        self.state = State(types | dict(slots))
+        self._homes = {name: Home(self.state.arrays[name]) for name in self._parameters}
+
+    def refresh(self) -> None:
+        """Take weights that were changed from outside since the last step."""
+        for name, parameter in self._parameters.items():
+            if parameter.home is not self._homes[name]:
+                self.state.arrays[name][...] = parameter.array
+                parameter.home = self._homes[name]
+
+    def read(self) -> dict[str, np.ndarray]:
+        """Copies of all arrays."""
+        self.refresh()
+        return {name: array.copy() for name, array in self.state.arrays.items()}
+
+    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Replace all arrays, of weights and slots."""
+        self.refresh()
+        for name, array in self.state.arrays.items():
+            array[...] = arrays[name]
+
+    def forget(self) -> None:
+        """Begin anew: all slots become zeros."""
+        for name in self._slots:
+            self.state.arrays[name][...] = 0
+
+    @property
+    def types(self) -> dict[str, TensorType]:
+        """Name -> element type and shape of every array."""
+        return {name: TensorType.of(array) for name, array in self.state.arrays.items()}
