@@ -6,7 +6,7 @@ Frontends and backends are imported when first used.
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from cnnir.compile import Executable, compile, load, save_onnx
 from cnnir.errors import (
@@ -20,6 +20,7 @@ from cnnir.errors import (
     ParseError,
     PassError,
     RuntimeError,
+    TrainingError,
     UnsupportedError,
 )
 from cnnir.evaluate import evaluate
@@ -49,6 +50,7 @@ __all__ = [
     "PassError",
     "RuntimeError",
     "TensorType",
+    "TrainingError",
     "UnsupportedError",
     "Value",
     "__version__",
@@ -62,8 +64,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`cnnir.nn`, imported when first used."""
-    if name == "nn":
-        return importlib.import_module("cnnir.nn")
+def __getattr__(name: str) -> Any:
+    """`cnnir.nn`, `cnnir.training` and its `Trainer`, imported when first used."""
+    if name in ("nn", "training"):
+        return importlib.import_module(f"cnnir.{name}")
+    if name == "Trainer":
+        return importlib.import_module("cnnir.training").Trainer
     raise AttributeError(f"module 'cnnir' has no attribute {name!r}")

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from cnnir.errors import Error, InputError
-from cnnir.frontends.dsl.losses import LOSSES, MEASURES
+from cnnir.frontends.dsl.losses import LOSSES, METRICS
 from cnnir.frontends.dsl.module import Module, Traced
 from cnnir.frontends.dsl.tensor import Tensor
 from cnnir.frontends.dsl.trace import Trace
@@ -36,20 +36,20 @@ class Objective:
     """What a net is trained for, and what is measured on the way."""
 
     loss: Function
-    measures: Mapping[str, Function] = field(default_factory=dict)
+    metrics: Mapping[str, Function] = field(default_factory=dict)
     regularisers: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """Patterns of names -> a term of the loss, of each weight that matches and trains."""
 
     @classmethod
-    def of(cls, loss: Any, measures: Any = (), regularisers: Any = None) -> Objective:
+    def of(cls, loss: Any, metrics: Any = (), regularisers: Any = None) -> Objective:
         """The same of names, such as "cross_entropy" and ["accuracy"]."""
-        if isinstance(measures, str):
-            measures = [measures]
-        if not isinstance(measures, Mapping):
-            measures = {getattr(m, "__name__", str(m)): m for m in measures}
-        if "loss" in measures:
-            raise InputError("a measure is called 'loss', wanted another name")
-        found = {name: _function(m, MEASURES, "measure") for name, m in measures.items()}
+        if isinstance(metrics, str):
+            metrics = [metrics]
+        if not isinstance(metrics, Mapping):
+            metrics = {getattr(m, "__name__", str(m)): m for m in metrics}
+        if "loss" in metrics:
+            raise InputError("a metric is called 'loss', wanted another name")
+        found = {name: _function(m, METRICS, "metric") for name, m in metrics.items()}
         return cls(_function(loss, LOSSES, "loss"), found, dict(regularisers or {}))
 
 
@@ -90,7 +90,7 @@ def training_graph(
     clip: Clip | None = None,
     recompute: Choice | None = None,
 ) -> StepGraph:
-    """One step of training `net`: outputs are the loss and the measures, then what is carried.
+    """One step of training `net`: outputs are the loss and the metrics, then what is carried.
 
     inputs: types by name of forward's inputs. targets: of what the loss takes beside the output.
     recompute: which forward nodes the backward pass computes again, see `cnnir.gradient`.
@@ -101,8 +101,6 @@ def training_graph(
 
     def outputs(result: Any, trace: Trace) -> dict[str, Tensor]:
         found = _measured(objective, result, trace, targets)
-        if found["loss"].size != 1 or found["loss"].rank:
-            raise InputError(f"the loss is {found['loss'].type}, wanted a single number")
         optimizers.update(_assigned(net, trace, groups))
         terms = _terms(objective, trace, optimizers)
         return {**found, "objective": sum(terms, found["loss"])} if terms else found
@@ -113,7 +111,7 @@ def training_graph(
 
 def evaluation_graph(net: Module, objective: Objective | None, inputs: Types, targets: Types,
                      weights: Sequence[str]) -> StepGraph:  # fmt: skip
-    """The net in its inference form: the loss and the measures, or without them its outputs.
+    """The net in its inference form: the loss and the metrics, or without them its outputs.
 
     weights: which are inputs, because a state holds them.
     """
@@ -127,10 +125,10 @@ def evaluation_graph(net: Module, objective: Objective | None, inputs: Types, ta
 
 
 def _measured(objective: Objective, result: Any, trace: Trace, targets: Types) -> dict[str, Tensor]:
-    """The loss and the measures by name."""
+    """The loss and the metrics by name."""
     given = [Tensor(trace, trace.graph.input(type, name)) for name, type in targets.items()]
     found = {}
-    for name, function in {"loss": objective.loss, **objective.measures}.items():
+    for name, function in {"loss": objective.loss, **objective.metrics}.items():
         shown = getattr(function, "__name__", type(function).__name__)
         try:
             with trace.graph.provenance(shown):
@@ -139,6 +137,10 @@ def _measured(objective: Objective, result: Any, trace: Trace, targets: Types) -
             raise type(error)(f"{shown} of output {_shown(result)}: {error}") from None
         if not isinstance(found[name], Tensor):
             raise InputError(f"{shown} gave {type(found[name]).__name__}, wanted a tensor")
+        if found[name].rank:
+            raise InputError(
+                f"{shown} gave {found[name].type}, wanted a single number, such as its mean()"
+            )
     return found
 
 

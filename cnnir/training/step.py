@@ -33,8 +33,11 @@ class _Compiled:
 
     described: StepGraph
     made: Specialisation
+    data: list[str]
+    """Inputs that are given: the net's and the targets."""
     fed: list[str]
-    """Inputs that come with each call, in order: data, targets, numbers, the seed."""
+    """All inputs that come with each call, in the graph's order: also numbers and the seed."""
+    types: dict[str, TensorType]
     shown: list[str]
     labels: LabelCheck
 
@@ -43,7 +46,7 @@ class Step:
     """Training steps on batches of any size; weights and slots stay where they are between them.
 
     optimizer: one for all weights, or several by patterns of names ({"head.*": SGD(0.1)}). loss:
-    a function of tensors or a name, see `cnnir.nn`. measures: what else is computed, such as
+    a function of tensors or a name, see `cnnir.nn`. metrics: what else is computed, such as
     "accuracy". regularisers: terms of the loss by patterns of names. clip: of gradients, such as
     `clip_norm(1.0)`. seed: of dropout. recompute: see `cnnir.gradient`. options: of `compile`, such
     as `threads`.
@@ -53,9 +56,9 @@ class Step:
         self,
         net: Module,
         loss: Any,
-        optimizer: Optimizer | Groups,
+        optimizer: Optimizer | Groups | None,
         *,
-        measures: Any = (),
+        metrics: Any = (),
         regularisers: Mapping[str, Callable] | None = None,
         clip: Clip | None = None,
         seed: int = 0,
@@ -63,7 +66,7 @@ class Step:
         target: str = "cpu",
         **options: Any,
     ) -> None:
-        self.net, self.objective = net, Objective.of(loss, measures, regularisers)
+        self.net, self.objective = net, Objective.of(loss, metrics, regularisers)
         self.groups: Groups = _groups(optimizer)
         self.clip, self.seed, self.recompute = clip, seed, recompute
         self.number = 0
@@ -71,9 +74,11 @@ class Step:
         self.weights: Weights | None = None
         self._compile = recipe(target, **options)
         self._known: dict[tuple[Any, ...], _Compiled] = {}
+        self._flags: list[bool] = []
+        self._constants: list[np.ndarray] = []
 
     def __call__(self, inputs: Arrays, targets: Arrays, epoch: float = 0.0) -> dict[str, float]:
-        """One step; the loss and the measures of the batch, before the weights changed.
+        """One step; the loss and the metrics of the batch, before the weights changed.
 
         epoch: how many are over, for learning rates that depend on it. Raises InputError for a
         batch that does not fit, or for labels that are no class, before anything changes.
@@ -81,9 +86,10 @@ class Step:
         compiled = self.compiled(inputs, targets)
         assert self.weights is not None
         arrays = _checked(compiled, [*inputs, *targets])
+        arrays |= self._numbers(compiled, epoch)
         self.weights.refresh()
-        arrays += self._numbers(compiled.fed[len(arrays) :], compiled.described, epoch)
-        results = compiled.made.program.advance(arrays, self.weights.state)
+        fed = [arrays[name] for name in compiled.fed]
+        results = compiled.made.program.advance(fed, self.weights.state)
         self.number += 1
         return dict(zip(compiled.shown, map(float, results), strict=True))
 
@@ -96,7 +102,7 @@ class Step:
         return self._get("train", inputs, targets, self._train)
 
     def evaluate(self, inputs: Arrays, targets: Arrays) -> dict[str, float]:
-        """The loss and the measures of a batch in the net's inference form; nothing changes."""
+        """The loss and the metrics of a batch in the net's inference form; nothing changes."""
         compiled = self._get("evaluate", inputs, targets, self._evaluate)
         results = self._run(compiled, [*inputs, *targets])
         return dict(zip(compiled.shown, map(float, results), strict=True))
@@ -106,9 +112,15 @@ class Step:
         compiled = self._get("predict", inputs, (), self._evaluate)
         return dict(zip(compiled.shown, self._run(compiled, inputs), strict=True))
 
-    def rebuild(self) -> None:
-        """Forget the programs, because parts of the net were frozen or assigned since."""
-        self._known.clear()
+    def follow(self) -> None:
+        """Forget programs of before parts of the net were frozen, or frozen weights changed."""
+        held = self.weights.types if self.weights is not None else {}
+        flags = [module._state.frozen for _, module in self.net.named_modules()]
+        constants = [a for name, a in self.net.params.items() if name not in held]
+        same = flags == self._flags and len(constants) == len(self._constants)
+        if not same or any(a is not b for a, b in zip(constants, self._constants, strict=True)):
+            self._known.clear()
+        self._flags, self._constants = flags, constants
 
     # ------------------------------------------------------------------ compiling
 
@@ -142,8 +154,9 @@ class Step:
             self.net, self.objective, self.groups, inputs, targets,
             clip=self.clip, recompute=self.recompute,
         )  # fmt: skip
-        if self.weights is None:
-            self.weights = Weights(self.net, described.weights, described.slots)
+        names = {*described.weights, *described.slots}
+        if self.weights is None or names != set(self.weights.types):
+            self.weights = Weights(self.net, described.weights, described.slots, self.weights)
         return described
 
     def _evaluate(self, inputs: Types, targets: Types) -> StepGraph:
@@ -155,36 +168,32 @@ class Step:
         graph = described.graph
         labels = LabelCheck(graph, targets)
         held = {*described.weights, *described.slots}
-        fed = [v.name or "" for v in graph.inputs if v.name not in held]
+        types = {v.name or "": v.type for v in graph.inputs if v.name not in held}
         shown = [n for i, n in enumerate(graph.output_names) if i not in graph.carried]
-        return _Compiled(described, self._compile(graph), fed, shown, labels)
+        made = self._compile(graph)
+        return _Compiled(described, made, [*inputs, *targets], list(types), types, shown, labels)
 
     # ------------------------------------------------------------------ running
 
     def _run(self, compiled: _Compiled, given: Arrays) -> list[np.ndarray]:
-        arrays = _checked(compiled, given)
+        arrays = list(_checked(compiled, given).values())
         if self.weights is None:
             return compiled.made.program.run(arrays)
         self.weights.refresh()
         return compiled.made.program.advance(arrays, self.weights.state)
 
-    def _numbers(
-        self, names: Sequence[str], described: StepGraph, epoch: float
-    ) -> list[np.ndarray]:
+    def _numbers(self, compiled: _Compiled, epoch: float) -> dict[str, np.ndarray]:
         """The inputs of the step that are single numbers."""
         found: dict[str, dict[str, float]] = {}
-        arrays = []
-        for name in names:
-            if name == SEED:
-                mixed = (self.seed * 0x9E3779B1 + self.number) % 2**32
-                arrays.append(np.array(mixed, np.uint32))
-                continue
-            pattern, number = described.numbers[name]
+        arrays = {}
+        for name, (pattern, number) in compiled.described.numbers.items():
             if pattern not in found:
                 optimizer = self.groups[pattern]
                 assert optimizer is not None
                 found[pattern] = optimizer.numbers(self.number + 1, optimizer.rate(epoch))
-            arrays.append(np.array(found[pattern][number], np.float32))
+            arrays[name] = np.array(found[pattern][number], np.float32)
+        if SEED in compiled.types:
+            arrays[SEED] = np.array((self.seed * 0x9E3779B1 + self.number) % 2**32, np.uint32)
         return arrays
 
 
@@ -202,9 +211,8 @@ def _groups(optimizer: Any) -> Groups:
     return groups
 
 
-def _checked(compiled: _Compiled, given: Arrays) -> list[np.ndarray]:
-    """The arrays as programs take them; labels looked at."""
-    types = {v.name: v.type for v in compiled.made.graph.inputs}
-    named = list(zip(compiled.fed, given, strict=False))
-    compiled.labels.check(dict(named))
-    return [checked_input(name, array, types[name]) for name, array in named]
+def _checked(compiled: _Compiled, given: Arrays) -> dict[str, np.ndarray]:
+    """The arrays by name, as programs take them; labels looked at."""
+    named = dict(zip(compiled.data, given, strict=True))
+    compiled.labels.check(named)
+    return {n: checked_input(n, array, compiled.types[n]) for n, array in named.items()}

@@ -19,13 +19,22 @@ class Weights:
     comes in again with `refresh`.
     """
 
-    def __init__(self, net: Module, names: Iterable[str], slots: Mapping[str, TensorType]) -> None:
+    def __init__(
+        self,
+        net: Module,
+        names: Iterable[str],
+        slots: Mapping[str, TensorType],
+        before: Weights | None = None,
+    ) -> None:
+        """Weights of these names; slots begin as zeros, or as they were in `before`."""
         known = {name: p for name, p, _ in net.params.items_of_modules()}
         self._parameters: dict[str, Parameter] = {name: known[name] for name in names}
-        self._slots = list(slots)
         types = {name: p.type for name, p in self._parameters.items()}
         self.state = State(types | dict(slots))
         self._homes = {name: Home(self.state.arrays[name]) for name in self._parameters}
+        for name in slots:
+            if before is not None and name in before.state.arrays:
+                self.state.arrays[name][...] = before.state.arrays[name]
 
     def refresh(self) -> None:
         """Take weights that were changed from outside since the last step."""
@@ -44,11 +53,6 @@ class Weights:
         self.refresh()
         for name, array in self.state.arrays.items():
             array[...] = arrays[name]
-
-    def forget(self) -> None:
-        """Begin anew: all slots become zeros."""
-        for name in self._slots:
-            self.state.arrays[name][...] = 0
 
     @property
     def types(self) -> dict[str, TensorType]:

@@ -1,4 +1,4 @@
-"""Losses, regularisers and measures of success: functions of tensors that give one number.
+"""Losses, regularisers and metrics: functions of tensors that give one number.
 
 A loss is a function of what a net gave and of a target, in this order. Those of pairs of elements
 take the mean over all of them; those of class labels the mean over the labels.
@@ -128,4 +128,4 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }  # fmt: skip
 """What a trainer may be told by name."""
 
-MEASURES: dict[str, Callable[..., Tensor]] = {"accuracy": accuracy, **LOSSES}
+METRICS: dict[str, Callable[..., Tensor]] = {"accuracy": accuracy, **LOSSES}
