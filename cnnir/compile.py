@@ -93,6 +93,26 @@ def compile(
     options: what the target understands; for cpu `features`, `cache`, `precision`, `tune`;
     for cuda `precision`, `cache`.
     """
+    how = recipe(
+        target, threads=threads, passes=passes, verify=verify, snapshots=snapshots, **options
+    )
+
+    def imported(shapes: Shapes | None, output: str | None = None) -> Graph:
+        return _graph(source, shapes, output)
+
+    return Executable(imported, how, shapes, flexible=not isinstance(source, Graph))
+
+
+def recipe(
+    target: str,
+    *,
+    threads: int | None = None,
+    passes: str | None = None,
+    verify: bool = False,
+    snapshots: bool = False,
+    **options: Any,
+) -> Callable[[Graph], Specialisation]:
+    """How a graph, which is changed on the way, becomes a program; arguments as of `compile`."""
     name, colon, arch = target.partition(":")
     if name not in TARGETS or (colon and name != "cuda"):
         raise BackendError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
@@ -109,10 +129,7 @@ def compile(
             history = pipeline.optimise(graph, passes, verify=verify, snapshots=snapshots)
         return Specialisation(graph, history, backend.build(graph, threads=threads, **options))
 
-    def imported(shapes: Shapes | None, output: str | None = None) -> Graph:
-        return _graph(source, shapes, output)
-
-    return Executable(imported, specialise, shapes, flexible=not isinstance(source, Graph))
+    return specialise
 
 
 def _no_entry(*arrays: Any) -> None:
