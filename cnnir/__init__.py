@@ -21,6 +21,7 @@ from cnnir.errors import (
     ParseError,
     PassError,
     RuntimeError,
+    TrainingError,
     UnsupportedError,
 )
 from cnnir.evaluate import evaluate
@@ -50,6 +51,7 @@ __all__ = [
     "PassError",
     "RuntimeError",
     "TensorType",
+    "TrainingError",
     "UnsupportedError",
     "Value",
     "__version__",
@@ -71,14 +73,18 @@ _MATHEMATICS = (
     "kernels",
     "local_affine",
     "regions_on_segment",
+    "rescale_kernel",
     "solve",
 )
 
 
 def __getattr__(name: str) -> Any:
-    """`cnnir.nn` and the functions of `cnnir.mathematics`, imported when first used."""
-    if name in ("nn", "mathematics"):
+    """`cnnir.nn`, `training` with its `Trainer`, and `mathematics` with its functions, imported
+    when first used."""
+    if name in ("nn", "training", "mathematics"):
         return importlib.import_module(f"cnnir.{name}")
+    if name == "Trainer":
+        return importlib.import_module("cnnir.training").Trainer
     if name in _MATHEMATICS:
         return getattr(importlib.import_module("cnnir.mathematics"), name)
     raise AttributeError(f"module 'cnnir' has no attribute {name!r}")

@@ -154,6 +154,26 @@ def test_inspect_shows_the_graph_at_any_pass(model: str) -> None:
     assert "conv" in cnnir("inspect", model, "--costs")
 
 
+def test_why_tells_of_one_node_or_of_all(model: str) -> None:
+    text = cnnir("why", model, "norm")
+    assert "imported as batch_norm(f32[1,5,8,8]" in text and "batch_norm_to_affine" in text
+    assert "step 0" in text and "because:" in text
+    rows = cnnir_json("why", model)["provenance"]
+    assert {row["source"] for row in rows} == {"conv", "norm", "act", "pool", "flat"}
+    assert "kernel" in cnnir("why", model) and "near are 'norm'" in failure("why", model, "norn")
+
+
+def test_run_shows_watched_tensors(model: str, tmp_path: Path) -> None:
+    saved = str(tmp_path / "o.npz")
+    found = cnnir_json("run", model, "--watch", "r", "--watch", "norm", "--save", saved)
+    assert [row["output"] for row in found["watched"]] == ["r", "norm"]
+    with np.load(saved) as arrays:
+        np.testing.assert_allclose(arrays["r"], np.maximum(arrays["norm"], 0), atol=1e-6)
+        mean = arrays["r"].mean((2, 3))
+        np.testing.assert_allclose(arrays["scores"], mean, rtol=1e-5, atol=1e-6)
+    assert "watched" in cnnir("run", model, "--watch", "r")
+
+
 def test_ops_are_listed_and_documented() -> None:
     assert {row["op"] for row in cnnir_json("ops")["ops"]} >= set(OPS) - {"fused"}
     assert "relu" in cnnir("ops")

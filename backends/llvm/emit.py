@@ -50,7 +50,8 @@ def emit(schedule: Schedule, places: Places, cache: ObjectCache | None = None) -
             made[call.kernel.key] = code
             texts[code.name] = text
         code = made[call.kernel.key]
-        call.step.items, call.step.summary = code.items, code.summary
+        step = call.step
+        step.items, step.summary, step.symbol = code.items, code.summary, code.name
         pointers = tuple(places.sources[p] for p in (*call.reads, *call.writes))
         calls.append(NativeCall(code.name, code.items, code.scratch_bytes, pointers, after))
     return Emitted(emit_run(calls, schedule.target), texts)

@@ -19,6 +19,7 @@ from cnnir.backends.fused import (
     step_of,
 )
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
+from cnnir.backends.llvm.carry import carry
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers, variants
@@ -265,16 +266,33 @@ class _Planner:
         step = step_of(node, "pack", layout, [])
         step.op = "copy" if read.layout == layout else f"{read.layout} to {layout}"
         step.reason = "the value is needed in another place or layout"
-        step.sources = sources
+        step.sources, step.serial = sources, value.node.serial
         self.schedule.add(kernel, [read], [into], step)
         return into
 
+    def _stays(self, position: int, value: Value) -> bool:
+        """Whether an output is the very input that it is carried to."""
+        carried = self.graph.carried
+        return position in carried and self.graph.inputs[carried[position]] is value
+
+    def _moved(self, made: Slot, into: Slot) -> None:
+        """A copy of one slot into another, which is there already."""
+        node = copy_node(made.value.type)
+        kernel = LoopsKernel(node, (made.layout,), into.layout, self.lanes)
+        step = step_of(node, "pack", into.layout, [])
+        step.op, step.sources = "carry", made.value.node.sources
+        step.reason = "what it replaces is read after it is known, or by the kernel that makes it"
+        self.schedule.add(kernel, [made], [into], step)
+
     def outputs(self) -> None:
-        """Every output row-major, in an array of its own."""
+        """Every output row-major, in an array of its own, or where its input was."""
         aliases = self.schedule.aliases
         # an array of the caller is addressed as a whole, so nothing may have a name for its part
         taken = {outer for inner, (outer, _) in aliases.items() if inner.nbytes != outer.nbytes}
-        for value in self.graph.outputs:
+        for position, value in enumerate(self.graph.outputs):
+            if value.node.kind == "input" and self._stays(position, value):
+                self.schedule.outputs.append(self.home[value])
+                continue
             slot = self._in_layout(value, self.plain)
             root = slot
             while root in aliases:
@@ -283,6 +301,7 @@ class _Planner:
                 slot = root = self._copied(value, self.plain, value.node.sources)
             taken.add(root)
             self.schedule.outputs.append(slot)
+        carry(self.schedule, self._moved)
 
 
 def _predicted(found: list[Offer]) -> tuple[str, list[str]]:

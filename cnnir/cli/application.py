@@ -100,13 +100,16 @@ def compile_model(
         return compile(graph, target, threads=threads, passes=passes, **options)
 
 
-def show(found: dict[str, Any], tables: list[RenderableType], as_json: bool) -> None:
-    """Everything as one JSON object, or the tables."""
+def show(
+    found: dict[str, Any], tables: list[RenderableType], as_json: bool, least: int = 0
+) -> None:
+    """Everything as one JSON object, or the tables, not squeezed below `least` columns."""
     if as_json:
         print(json.dumps(_plain(found), allow_nan=False))
         return
     narrow = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(width=PLAIN_WIDTH if narrow else None, highlight=False)
+    console.width = max(console.width, least)
     for part in tables:
         console.print(part, soft_wrap=isinstance(part, Text))
 

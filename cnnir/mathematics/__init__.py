@@ -3,6 +3,7 @@
 kernels       the well-known filters: blur, sharpen, edges
 operators     any affine graph or layer as a sparse matrix and a shift
 structure     what kind of matrix that is: Toeplitz, circulant, banded, symmetric ...
+scales        kernels between resolutions of an image
 spectrum      periodic convolutions by the FFT: eigenvalues, condition number, solving
 pieces        which ops are piecewise linear, and where their pieces meet
 regions       a net as the affine map that it is around an input, and the regions of a segment
@@ -15,6 +16,7 @@ from cnnir.mathematics import kernels
 from cnnir.mathematics.equivariance import Equivariance, equivariance
 from cnnir.mathematics.operators import AffineOperator, as_matrix
 from cnnir.mathematics.regions import LocalAffine, local_affine, regions_on_segment
+from cnnir.mathematics.scales import rescale_kernel
 from cnnir.mathematics.spectrum import condition_number, eigenvalues, solve
 from cnnir.mathematics.structure import Structure
 
@@ -30,5 +32,6 @@ __all__ = [
     "kernels",
     "local_affine",
     "regions_on_segment",
+    "rescale_kernel",
     "solve",
 ]
