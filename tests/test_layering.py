@@ -40,6 +40,7 @@ LEVELS = {
     "cnnir.report": 4,
     "cnnir.explain": 4,
     "cnnir.pipeline": 5,
+    "cnnir.culprit": 5.5,
     "cnnir.compile": 6,
     "cnnir": 7,
     "cnnir.cli": 7,
