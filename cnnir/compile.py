@@ -90,9 +90,29 @@ def compile(
     passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
     verify: compare the values before and after every pass and rewrite in f64 (slow).
     snapshots: keep the graph after every pass in `history`.
-    options: what the target understands; for cpu `features`, `cache`; for cuda `precision`,
-    `cache`.
+    options: what the target understands; for cpu `features`, `cache`, `precision`, `tune`;
+    for cuda `precision`, `cache`.
     """
+    how = recipe(
+        target, threads=threads, passes=passes, verify=verify, snapshots=snapshots, **options
+    )
+
+    def imported(shapes: Shapes | None, output: str | None = None) -> Graph:
+        return _graph(source, shapes, output)
+
+    return Executable(imported, how, shapes, flexible=not isinstance(source, Graph))
+
+
+def recipe(
+    target: str,
+    *,
+    threads: int | None = None,
+    passes: str | None = None,
+    verify: bool = False,
+    snapshots: bool = False,
+    **options: Any,
+) -> Callable[[Graph], Specialisation]:
+    """How a graph, which is changed on the way, becomes a program; arguments as of `compile`."""
     name, colon, arch = target.partition(":")
     if name not in TARGETS or (colon and name != "cuda"):
         raise BackendError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
@@ -109,10 +129,11 @@ def compile(
             history = pipeline.optimise(graph, passes, verify=verify, snapshots=snapshots)
         return Specialisation(graph, history, backend.build(graph, threads=threads, **options))
 
-    def imported(shapes: Shapes | None, output: str | None = None) -> Graph:
-        return _graph(source, shapes, output)
+    return specialise
 
-    return Executable(imported, specialise, shapes, flexible=not isinstance(source, Graph))
+
+def _no_entry(*arrays: Any) -> None:
+    """Stands where a program has no short way."""
 
 
 class Specialisation:
@@ -122,6 +143,7 @@ class Specialisation:
         self.graph, self.history, self.program = graph, history, program
         self.dtypes = [v.type.numpy for v in graph.inputs]
         self.single = len(graph.outputs) == 1 and not graph.trims
+        self.enter = None if graph.trims else program.enter
 
 
 class Executable:
@@ -144,6 +166,8 @@ class Executable:
         self._first = specialise(imported(shapes))
         self._names = tuple(v.name or "" for v in self._first.graph.inputs)
         self._known = {self._shapes_of(self._first.graph): self._first}
+        self._enter = self._first.enter or _no_entry
+        """The short way into the specialisation that was called last."""
 
     @property
     def graph(self) -> Graph:
@@ -172,9 +196,12 @@ class Executable:
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The output array, or a tuple of them; inputs in order or by name."""
+        if not named and (outputs := self._enter(*arrays)) is not None:
+            return outputs
         chosen = None if named else self._fitting(arrays)
         if chosen is None:
             chosen, arrays = self._checked(self._fed(arrays, named))
+        self._enter = chosen.enter or _no_entry
         results = chosen.program.run(arrays)
         if chosen.single:
             return results[0]

@@ -65,6 +65,10 @@ class RuntimeError(Error, builtins.RuntimeError):
     """A run that met data it cannot work on, such as an index out of range."""
 
 
+class TrainingError(Error):
+    """A training that cannot go on: a loss that is no number."""
+
+
 def quoted(name: str, limit: int = 120) -> str:
     """A name from outside as it may be shown: quoted, control characters escaped, not too long."""
     text = name if len(name) <= limit else name[: limit - 3] + "..."

@@ -82,8 +82,9 @@ def _run(graph: Graph, step: Pass, label: str, size: GraphSize) -> PassRecord:
 
 
 def _outputs(graph: Graph) -> tuple[Any, ...]:
-    """What no pass may change: names, types and trims of the outputs."""
-    return list(graph.output_names), [v.type for v in graph.outputs], dict(graph.trims)
+    """What no pass may change: names, types, trims and states of the outputs."""
+    kept = dict(graph.trims), dict(graph.carried)
+    return list(graph.output_names), [v.type for v in graph.outputs], *kept
 
 
 # ---------------------------------------------------------------- the text of a pipeline

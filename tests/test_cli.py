@@ -120,14 +120,23 @@ def test_compile_shows_the_plan(model: str, target: str) -> None:
     assert found["seconds"]["import"] > 0
 
 
+def test_tuning_from_the_command_line(model: str) -> None:
+    assert "tuned: " in cnnir("compile", model, "--tune", "--reasons", "--threads", "1")
+    assert "only target cpu" in failure("compile", model, "--tune", "--target", "reference")
+
+
 def test_bench_times_every_runner(model: str) -> None:
     arguments = ("bench", model, "--batch", "2", "--threads", "1", "--seconds", "0.05")
     text = cnnir(*arguments, "--against", "onnxruntime")
-    assert "onnxruntime" in text and "GFLOP/s" in text and "of peak" in text
+    assert "onnxruntime" in text and "GFLOP/s" in text and "of bound" in text
+    assert "printed from the op's element definition" not in text
+    assert "predicted" in cnnir(*arguments, "--reasons")
     found = cnnir_json(*arguments)
     assert [row["runner"] for row in found["rows"]] == ["cnnir"]
     assert 0 < found["rows"][0]["min_s"] <= found["rows"][0]["median_s"]
-    assert found["peak_gflops"] > 0 and sum(step["share"] for step in found["steps"]) > 0.99
+    assert found["peak_gflops"] > 0 and found["read_gbytes"]["memory"] > 0
+    assert sum(step["share"] for step in found["steps"]) > 0.99
+    assert all(step["reason"] and step["binds"] for step in found["steps"])
 
 
 def test_inspect_shows_the_graph_at_any_pass(model: str) -> None:

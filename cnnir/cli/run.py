@@ -18,6 +18,7 @@ from cnnir.cli.application import (
     Shapes,
     Target,
     Threads,
+    Tune,
     app,
     compile_model,
     load_model,
@@ -37,6 +38,7 @@ def run(
     shape: Shapes = None,
     target: Target = "cpu",
     threads: Threads = None,
+    tune: Tune = False,
     check: Annotated[bool, typer.Option(help="Compare with the reference target in f64.")] = False,
     tolerance: Annotated[float, typer.Option(help="Error allowed by --check.")] = 1e-5,
     watch: Annotated[
@@ -49,7 +51,7 @@ def run(
     """Run a model once and show its outputs."""
     graph = load_model(model, shape)
     feeds = arguments.feeds(graph, input or [], seed)
-    exe = compile_model(graph, target, threads)
+    exe = compile_model(graph, target, threads, tune=tune)
     with progress("running"):
         outputs = exe.run(feeds)
         watched = {
