@@ -97,7 +97,7 @@ def find(
             return _shrunk(label, step, found.rewrite, found.graph, tolerance, seed)
         except Error:
             return _shrunk(label, step, None, before, tolerance, seed)
-        if _changes(before, lambda _, after=g: after, tolerance, seed):
+        if _changes(before, _always(g), tolerance, seed):
             return _shrunk(label, step, None, before, tolerance, seed)
     return None
 
@@ -124,6 +124,10 @@ class _Watch:
 
 
 # ---------------------------------------------------------------- does it change values?
+
+
+def _always(after: Graph) -> Callable[[Graph], Graph]:
+    return lambda _: after
 
 
 def _applied(g: Graph, change: Change) -> Graph:
