@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from cnnir.errors import BackendError, InputError
+from cnnir.errors import (
+    BackendError,
+    InputError,
+    LimitError,
+    ModelError,
+    Obstacle,
+    UnsupportedError,
+)
 from cnnir.evaluate import shown_outputs, trimmed
 from cnnir.ir import Graph
 
@@ -41,6 +48,20 @@ def load(source: Any, shapes: Shapes | None = None, **limits: Any) -> Graph:
     not have.
     """
     return importlib.import_module("cnnir.frontends.onnx_import").load(source, shapes, **limits)
+
+
+def check(source: Any, shapes: Shapes | None = None) -> list[Obstacle]:
+    """Everything that keeps an ONNX model from being loaded, at once; nothing where it can be.
+
+    A malformed model has one obstacle: the first defect.
+    """
+    try:
+        load(source, shapes)
+    except UnsupportedError as error:
+        return list(error.obstacles) or [Obstacle("the model", "", 0, (), str(error))]
+    except (ModelError, LimitError) as error:
+        return [Obstacle("the model", "", 0, (), str(error))]
+    return []
 
 
 def save_onnx(source: Any, path: Any, **options: Any) -> None:
