@@ -7,8 +7,10 @@ This file and `cnnir.load` are the only places that reach frontends and backends
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,15 +83,15 @@ def _graph(source: Any, shapes: Shapes | None, output: str | None = None) -> Gra
     With `output`, the part of it that gives the tensor of this name.
     """
     if isinstance(source, Graph):
-        return source.clone() if output is None else _explain().cut(source, output)
+        return source.clone() if output is None else _provenance().cut(source, output)
     if callable(trace := getattr(source, "graph", None)):
         graph: Graph = trace(shapes)
-        return graph if output is None else _explain().cut(graph, output)
+        return graph if output is None else _provenance().cut(graph, output)
     return load(source, shapes, outputs=None if output is None else [output])
 
 
-def _explain() -> Any:
-    return importlib.import_module("cnnir.explain")
+def _provenance() -> Any:
+    return importlib.import_module("cnnir.provenance")
 
 
 def compile(
@@ -239,6 +241,22 @@ class Executable:
         chosen, arrays = self._checked(feeds)
         return chosen.program.profile(arrays)
 
+    def emit(self, folder: str | os.PathLike[str], *forms: str) -> list[Path]:
+        """Write the code of the first shapes into a folder, which is made; the files' paths.
+
+        forms: what the target has: ll, opt, asm and obj for cpu, cu, ptx, cubin, sass, launch and
+        resources for cuda; none means the first of them. Raises BackendError for any other.
+        """
+        program = self._first.program
+        made: dict[str, bytes] = {}
+        for form in forms or tuple(program.forms)[:1]:
+            made |= program.artifacts(form)
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in made.items():
+            (place / name).write_bytes(content)
+        return [place / name for name in made]
+
     def provenance(self, feeds: Mapping[str, Any] | None = None) -> list[Any]:
         """A `Trail` for each source node in each place where it ended: node, step, kernel, text.
 
@@ -248,7 +266,7 @@ class Executable:
         seconds = None if feeds is None else self.profile(feeds)
         graph, history = self._first.graph, self._first.history
         imported = self._imported(self._shapes)
-        rows: list[Any] = _explain().trails(
+        rows: list[Any] = _provenance().trails(
             imported, graph, program.plan, history, program.texts(), seconds
         )
         return rows
@@ -259,18 +277,18 @@ class Executable:
         It has the rewrites that the node went through, the kernel it ended in, and for every rule
         that nearly matched the condition that stopped it. InputError for a name there is not.
         """
-        explain = _explain()
+        known = _provenance()
         imported = self._imported(self._shapes)
-        source = explain.source_of(imported, name)
+        source = known.source_of(imported, name)
         if source is None:  # another name of a tensor, or what no output needs
             imported = self._imported(self._shapes, name)
-            source = explain.source_of(imported, name) or name
+            source = known.source_of(imported, name) or name
         rows = self.provenance(feeds)
-        return explain.story(source, imported, self.history, self.plan, rows)
+        return known.story(source, imported, self.history, self.plan, rows)
 
     def source(self, place: str | int) -> tuple[str, ...]:
         """The source nodes behind a step (its number), a value of `graph.text()`, or a function."""
-        found: tuple[str, ...] = _explain().sources_of(place, self.graph, self.plan)
+        found: tuple[str, ...] = _provenance().sources_of(place, self.graph, self.plan)
         return found
 
     def watch(self, name: str, feeds: Mapping[str, Any]) -> np.ndarray:
