@@ -10,12 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cnnir.backends.state import State
-from cnnir.errors import InputError
+from cnnir.errors import BackendError, InputError
 from cnnir.ir import Graph
 from cnnir.tensortype import TensorType
 
@@ -132,6 +132,14 @@ class Program(ABC):
     def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
         """Seconds of each step of the plan in one run."""
         raise InputError(f"target {self.plan.target} has no per-step profile")
+
+    forms: ClassVar[Mapping[str, str]] = {}
+    """Form of the program's code that `artifacts` writes -> what it is."""
+
+    def artifacts(self, form: str) -> dict[str, bytes]:
+        """The code in one of `forms`: file name -> content."""
+        listed = ", ".join(self.forms) or "none"
+        raise BackendError(f"target {self.plan.target} has no form {form!r} of code, only {listed}")
 
     def texts(self) -> dict[str, str]:
         """The text in the target's language of each function that a step names."""

@@ -67,6 +67,7 @@ __all__ = [
 
 _MATHEMATICS = (
     "as_matrix",
+    "chain_rule",
     "condition_number",
     "eigenvalues",
     "equivariance",

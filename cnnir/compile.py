@@ -238,6 +238,22 @@ class Executable:
         chosen, arrays = self._checked(feeds)
         return chosen.program.profile(arrays)
 
+    def emit(self, folder: str | os.PathLike[str], *forms: str) -> list[Path]:
+        """Write the code of the first shapes into a folder, which is made; the files' paths.
+
+        forms: what the target has: ll, opt, asm and obj for cpu, cu, ptx, cubin, sass, launch and
+        resources for cuda; none means the first of them. Raises BackendError for any other.
+        """
+        program = self._first.program
+        made: dict[str, bytes] = {}
+        for form in forms or tuple(program.forms)[:1]:
+            made |= program.artifacts(form)
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in made.items():
+            (place / name).write_bytes(content)
+        return [place / name for name in made]
+
     def provenance(self, feeds: Mapping[str, Any] | None = None) -> list[Any]:
         """A `Trail` for each source node in each place where it ended: node, step, kernel, text.
 

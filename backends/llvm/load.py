@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnnir.backends.base import Plan, Program, Step, on_copies, split
+from cnnir.backends.llvm.artifacts import FORMS, files
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.emit import Emitted, emit
 from cnnir.backends.llvm.engine import Engine, build
@@ -90,6 +91,15 @@ class LlvmProgram(Program):
             return frame.context.step_seconds()
         finally:
             self._release(frame)
+
+    forms = FORMS
+
+    def artifacts(self, form: str) -> dict[str, bytes]:
+        return (
+            files(self.code, self._schedule.target, form)
+            if form in FORMS
+            else super().artifacts(form)
+        )
 
     def texts(self) -> dict[str, str]:
         return dict(self.code.kernels)
