@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from cnnir.errors import BackendError, InputError
+from cnnir.errors import (
+    BackendError,
+    InputError,
+    LimitError,
+    ModelError,
+    Obstacle,
+    UnsupportedError,
+)
 from cnnir.evaluate import shown_outputs, trimmed
 from cnnir.ir import Graph
 
@@ -46,6 +53,20 @@ def load(source: Any, shapes: Shapes | None = None, **limits: Any) -> Graph:
     return importlib.import_module("cnnir.frontends.onnx_import").load(source, shapes, **limits)
 
 
+def check(source: Any, shapes: Shapes | None = None) -> list[Obstacle]:
+    """Everything that keeps an ONNX model from being loaded, at once; nothing where it can be.
+
+    A malformed model has one obstacle: the first defect.
+    """
+    try:
+        load(source, shapes)
+    except UnsupportedError as error:
+        return list(error.obstacles) or [Obstacle("the model", "", 0, (), str(error))]
+    except (ModelError, LimitError) as error:
+        return [Obstacle("the model", "", 0, (), str(error))]
+    return []
+
+
 def save_onnx(source: Any, path: Any, **options: Any) -> None:
     """Write a Graph, or a net with the inputs it was last built for, as an ONNX file.
 
@@ -63,15 +84,15 @@ def _graph(source: Any, shapes: Shapes | None, output: str | None = None) -> Gra
     With `output`, the part of it that gives the tensor of this name.
     """
     if isinstance(source, Graph):
-        return source.clone() if output is None else _explain().cut(source, output)
+        return source.clone() if output is None else _provenance().cut(source, output)
     if callable(trace := getattr(source, "graph", None)):
         graph: Graph = trace(shapes)
-        return graph if output is None else _explain().cut(graph, output)
+        return graph if output is None else _provenance().cut(graph, output)
     return load(source, shapes, outputs=None if output is None else [output])
 
 
-def _explain() -> Any:
-    return importlib.import_module("cnnir.explain")
+def _provenance() -> Any:
+    return importlib.import_module("cnnir.provenance")
 
 
 def compile(
@@ -263,7 +284,7 @@ class Executable:
         seconds = None if feeds is None else self.profile(feeds)
         graph, history = self._first.graph, self._first.history
         imported = self._imported(self._shapes)
-        rows: list[Any] = _explain().trails(
+        rows: list[Any] = _provenance().trails(
             imported, graph, program.plan, history, program.texts(), seconds
         )
         return rows
@@ -274,18 +295,18 @@ class Executable:
         It has the rewrites that the node went through, the kernel it ended in, and for every rule
         that nearly matched the condition that stopped it. InputError for a name there is not.
         """
-        explain = _explain()
+        known = _provenance()
         imported = self._imported(self._shapes)
-        source = explain.source_of(imported, name)
+        source = known.source_of(imported, name)
         if source is None:  # another name of a tensor, or what no output needs
             imported = self._imported(self._shapes, name)
-            source = explain.source_of(imported, name) or name
+            source = known.source_of(imported, name) or name
         rows = self.provenance(feeds)
-        return explain.story(source, imported, self.history, self.plan, rows)
+        return known.story(source, imported, self.history, self.plan, rows)
 
     def source(self, place: str | int) -> tuple[str, ...]:
         """The source nodes behind a step (its number), a value of `graph.text()`, or a function."""
-        found: tuple[str, ...] = _explain().sources_of(place, self.graph, self.plan)
+        found: tuple[str, ...] = _provenance().sources_of(place, self.graph, self.plan)
         return found
 
     def watch(self, name: str, feeds: Mapping[str, Any]) -> np.ndarray:

@@ -32,6 +32,15 @@ def _kernels(section: str) -> list[str]:
     return line.split(" ms ")[1].strip().split(", ")
 
 
+def test_ask_networkx(capsys: pytest.CaptureFixture[str]) -> None:
+    """ResNet-50: all but the four convolutions of shortcuts are on the longest path."""
+    module = runpy.run_path(str(EXAMPLES / "ask_networkx.py"))
+    module["main"](str(module["RESNET50"]))
+    shown = capsys.readouterr().out
+    assert "critical path: 170 nodes, 7.50 of 8.22 GFLOP" in shown
+    assert "all data goes through 42 nodes" in shown and "reaches 52 of 53" in shown
+
+
 def test_write_a_net(tmp_path: Path) -> None:
     command = [sys.executable, EXAMPLES / "write_a_net.py", tmp_path]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -39,7 +39,7 @@ LEVELS = {
     "cnnir.backends.schedule": 3.5,
     "cnnir.passes": 4,
     "cnnir.report": 4,
-    "cnnir.explain": 4,
+    "cnnir.provenance": 4,
     "cnnir.pipeline": 5,
     "cnnir.reporting": 5,
     "cnnir.culprit": 5.5,

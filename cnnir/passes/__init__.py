@@ -53,4 +53,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
 }
 """Named lists of passes. `inference` is what `compile` runs by default."""
 
-__all__ = ["PASSES", "PIPELINES", "Pass", "RulePass", "rule_pass"]
+ALIASES = {"affine": "collapse"}
+"""Other names of passes, in the text of pipelines."""
+
+__all__ = ["ALIASES", "PASSES", "PIPELINES", "Pass", "RulePass", "rule_pass"]
