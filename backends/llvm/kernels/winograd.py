@@ -167,7 +167,8 @@ class _Emitter:
     def transform_input(self, plane: Index, tile: Index) -> None:
         b, g = self.b, self.g
         rows, columns = (t.inputs for t in g.transforms)
-        seen = self.seen(*b.unflatten(plane, [g.depth.taps, g.in_blocks]), self.position(tile))
+        tap, block = b.unflatten(plane, [g.depth.taps, g.in_blocks])
+        seen = self.seen(tap, block, self.position(tile))
         half = [multiply(b, rows, column) for column in zip(*seen, strict=True)]
         start = b.mul(b.add(b.mul(plane, self.tiling.count), tile), b.lanes)
         offset = 0
