@@ -31,8 +31,8 @@ from cnnir.ir import Graph, Node, Value
 FIRST_LAYER_CHANNELS = 4
 """Up to so many input channels are read row-major: a block of them would be mostly padding."""
 
-WINOGRAD_FLOPS = 4e6
-"""Of a convolution from which on Winograd is considered: its code takes longer to make."""
+WINOGRAD_FLOPS = 2e5
+"""Of a convolution from which on Winograd is considered: there must be something to save."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _against_winograd(spec: direct_conv.ConvSpec, target: Target) -> str | None:
     if target.exact:
         return "it rounds differently, and precision is exact"
     if spec.flops < WINOGRAD_FLOPS:
-        return f"{spec.flops / 1e6:.1f} MFLOP, too few to gain from"
+        return f"{spec.flops / 1e6:.2f} MFLOP, too few to gain from"
     return None
 
 
