@@ -51,8 +51,15 @@ class Step:
     """Independent work items that threads share."""
     flops: int = 0
     bytes: int = 0
+    """Of all operands and results, each moved once."""
+    constant_bytes: int = 0
+    """Those among them that belong to params."""
     summary: str = ""
     """Tile sizes and the like."""
+    serial: int = -1
+    """Of the graph's node that it computes, or whose result it copies."""
+    symbol: str = ""
+    """The function that it calls, in `Program.texts`; empty where there is none."""
 
 
 @dataclass(slots=True)
@@ -109,6 +116,10 @@ class Program(ABC):
     def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
         """Seconds of each step of the plan in one run."""
         raise InputError(f"target {self.plan.target} has no per-step profile")
+
+    def texts(self) -> dict[str, str]:
+        """The text in the target's language of each function that a step names."""
+        return {}
 
     def close(self) -> None:
         """Free native code and memory; the program cannot run afterwards."""

@@ -2,11 +2,12 @@
 
 `compile` a model and call the result; `load` one to look at its graph; `parse` and `evaluate` work
 on graphs as text and as mathematics. `nn` is for nets of your own, `save_onnx` writes any graph.
-Frontends and backends are imported when first used.
+`as_matrix`, `local_affine` and others say what a layer or a net is as a map of vectors. Frontends,
+backends and mathematics are imported when first used.
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from cnnir.compile import Executable, compile, load, save_onnx
 from cnnir.errors import (
@@ -62,8 +63,23 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`cnnir.nn`, imported when first used."""
-    if name == "nn":
-        return importlib.import_module("cnnir.nn")
+_MATHEMATICS = (
+    "as_matrix",
+    "condition_number",
+    "eigenvalues",
+    "equivariance",
+    "kernels",
+    "local_affine",
+    "regions_on_segment",
+    "rescale_kernel",
+    "solve",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """`cnnir.nn` and the functions of `cnnir.mathematics`, imported when first used."""
+    if name in ("nn", "mathematics"):
+        return importlib.import_module(f"cnnir.{name}")
+    if name in _MATHEMATICS:
+        return getattr(importlib.import_module("cnnir.mathematics"), name)
     raise AttributeError(f"module 'cnnir' has no attribute {name!r}")

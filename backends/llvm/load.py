@@ -24,10 +24,10 @@ from cnnir.backends.schedule import EXPRESSIONS
 from cnnir.errors import BackendError, RuntimeError
 
 SHARING_COST = 40e-6
-"""Seconds, by estimate, that several threads must save for a run to be shared. That takes 8 us where
-the others spin for work, 25 us where they have gone to sleep, as they mostly have when such short
-runs come one at a time; and estimates are high by a third or more (LeNet: 4 images gain 6 us or lose
-9, 8 images gain 27 or 12)."""
+"""Seconds, by estimate, that several threads must save for a run to be shared. Sharing takes 8 us
+where the others spin for work, 25 us where they have gone to sleep, as they mostly have when such
+short runs come one at a time; and estimates are high by a third or more (LeNet: 4 images gain 6 us or
+lose 9, 8 images gain 27 or 12)."""
 
 _FLOPS, _BYTES = 60e9, 40e9  # a second, on one core, of short runs
 
@@ -81,6 +81,9 @@ class LlvmProgram(Program):
             return frame.context.step_seconds()
         finally:
             self._release(frame)
+
+    def texts(self) -> dict[str, str]:
+        return dict(self.code.kernels)
 
     def close(self) -> None:
         with self._returned:
