@@ -156,6 +156,8 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         # cut for the threads by Winograd alone, which else would lose by it what it gains
         tiling = _tiling(template, wanted, target if template is winograd else alone)
         seconds = predicted(template, wanted, target)
+        if plain and not wanted.plain:
+            seconds += _packing(wanted, target)
         how = "plain" if wanted.plain else "blocked"
         found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
     return found, rejected
@@ -181,6 +183,12 @@ def predicted(template: ModuleType, spec: Hashable, target: Target) -> float:
     alone = replace(target, threads=1)
     seconds: float = template.estimate(spec, _tiling(template, spec, alone), alone)
     return seconds
+
+
+def _packing(spec: direct_conv.ConvSpec, target: Target) -> float:
+    """Seconds to put a row-major input into blocks of channels first."""
+    channels = spec.channels + spec.in_blocks * spec.lanes
+    return 4 * spec.batch * channels * prod(spec.sizes) / target.cached
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:

@@ -31,9 +31,6 @@ from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
 from cnnir.ops import Elementwise
 
-PEAK_HZ = 3e9
-"""Clock that predictions assume; only the ratios between predictions matter."""
-
 
 def plan(
     graph: Graph,
@@ -65,7 +62,7 @@ class _Planner:
             registers=target.registers,
             l1=target.l1,
             l2=target.l2,
-            peak=4.0 * target.lanes * PEAK_HZ,
+            fmas=target.fmas,
             threads=threads,
             exact=exact,
         )
