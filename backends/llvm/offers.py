@@ -23,6 +23,7 @@ from cnnir.backends.llvm.kernels import (
     grouped_conv,
     matmul,
     pool,
+    repack,
     winograd,
 )
 from cnnir.backends.llvm.kernels.spec import Target
@@ -112,8 +113,6 @@ Found = tuple[list[Offer], list[str]]
 
 
 def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
-    if work.constant(1) is None or (work.bias and work.constant(2) is None):
-        return [], ["weights are known only at run time"]
     spec = _conv_spec(work, lanes)
     found, rejected = [], []
     reads = spec.channels <= FIRST_LAYER_CHANNELS and plain
@@ -132,9 +131,22 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
             continue
         tiling = _tiling(template, wanted, target)
         seconds = template.estimate(wanted, tiling, target)
+        if work.constant(1) is None:
+            seconds += _packing(template, wanted, tiling, target)
         how = "plain" if wanted.plain else "blocked"
         found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
     return found, rejected
+
+
+def _packing(template: ModuleType, spec: Any, tiling: Any, target: Target) -> float:
+    """Seconds on one core to put weights into a template's order in every run."""
+    if template is winograd:
+        geometry = winograd.Geometry(spec, tiling)
+        vectors = geometry.weights * geometry.chunks // spec.lanes
+    else:
+        filters = spec.out_blocks * spec.channels // spec.groups
+        vectors = filters * prod(spec.kernel)
+    return repack.estimate(vectors, target, spec.lanes)
 
 
 def _against_winograd(spec: direct_conv.ConvSpec, target: Target) -> str | None:
@@ -180,8 +192,6 @@ def _conv_spec(work: Work, lanes: int) -> direct_conv.ConvSpec:
 
 
 def _conv_transpose(work: Work, plain: bool, target: Target, lanes: int) -> Found:
-    if work.constant(1) is None or (work.bias and work.constant(2) is None):
-        return [], ["weights are known only at run time"]
     x, w, attrs = work.shape(0), work.shape(1), work.anchor.attrs
     rank = len(x) - 2
     spec = conv_transpose.ConvTransposeSpec(

@@ -22,6 +22,7 @@ from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers
+from cnnir.backends.llvm.packing import PackKernel, origin, rearranged_weights
 from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.ir import Graph, Node, Value
@@ -61,10 +62,12 @@ class _Planner:
         self.home = {v: Slot(v, self.plain) for v in graph.inputs}
         """Where each value was made."""
         self.copies = 0
+        self.deferred = rearranged_weights(graph)
+        """Nodes that get no step unless somebody needs their result as it is."""
 
     def node(self, node: Node) -> None:
         """Plan one node."""
-        if self._view(node) or self._slice(node) or self._concat(node):
+        if node in self.deferred:
             return
         work = self._work(node)
         first = next((v for v in work.operands if v in self.home), None)
@@ -72,8 +75,17 @@ class _Planner:
         found, rejected = offers(work, plain, self.machine, self.lanes)
         if found:
             self._template(work, found, rejected)
-        else:
+            return
+        self._needed(node)
+        if not (self._view(node) or self._slice(node) or self._concat(node)):
             self._loops(node, rejected)
+
+    def _needed(self, node: Node) -> None:
+        """Plan what was deferred and this node wants as it is."""
+        for value in node.operands:
+            if value is not None and value.node in self.deferred:
+                self.deferred.discard(value.node)
+                self.node(value.node)
 
     # ---- steps that only say where things are
 
@@ -150,7 +162,7 @@ class _Planner:
         for position, how in offer.operands:
             value = work.operands[position]
             assert value is not None
-            reads.append(self._operand(value, how, offer))
+            reads.append(self._operand(value, how, offer, node))
         extra = epilogue_inputs(node, work.anchor)
         slots = [self._epilogue_operand(node.operands[i], layout) for i in extra]
         kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), tuple(slots))
@@ -159,13 +171,32 @@ class _Planner:
         step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core"
         self._emit(kernel, [*reads, *slots], node, layout, step)
 
-    def _operand(self, value: Value, how: str, offer: Offer) -> Pointer:
+    def _operand(self, value: Value, how: str, offer: Offer, node: Node) -> Pointer:
         if how == "packed":
+            return self._packed(value, offer, node)
+        if how == "padded" and value not in self.home:
+            return Slot(value, Padded(self.lanes))
+        if how == "padded":
+            how = "plain"  # what lies behind its end are pad lanes
+        return self._in_layout(value, self.plain if how == "plain" else self.blocked)
+
+    def _packed(self, value: Value, offer: Offer, node: Node) -> Pointer:
+        """Weights in the order of a template: of a param once, of another value in every run."""
+        if value not in self.home and value.node not in self.deferred:
             key = (offer.kind, repr(offer.spec), repr(offer.tiling))
             return PackedParam(value, key, offer.pack)
-        if how == "padded":
-            return Slot(value, Padded(self.lanes))
-        return self._in_layout(value, self.plain if how == "plain" else self.blocked)
+        source, addresses = origin(value, self.home.__contains__)
+        kernel = PackKernel(offer, node, addresses, self.lanes)
+        slot = Slot(source, kernel.layout)
+        if not self._made(slot):
+            step = step_of(copy_node(value.type), "pack", slot.layout, [])
+            step.op, step.sources = f"weights of {offer.kind}", node.sources
+            step.reason = "weights known only at run time, in the order in which they are read"
+            self.schedule.add(kernel, [self._in_layout(source, self.plain)], [slot], step)
+        return slot
+
+    def _made(self, slot: Slot) -> bool:
+        return any(slot in call.writes for call in self.schedule.calls)
 
     def _loops(self, node: Node, rejected: list[str]) -> None:
         layout: Layout = self.blocked if self._blocks_result(node) else self.plain
@@ -227,8 +258,9 @@ class _Planner:
         if slot.layout == layout:
             return slot
         wanted = Slot(value, layout)
-        made = any(wanted in call.writes for call in self.schedule.calls)
-        return wanted if made else self._copied(value, layout, value.node.sources, wanted)
+        if self._made(wanted):
+            return wanted
+        return self._copied(value, layout, value.node.sources, wanted)
 
     def _copied(
         self, value: Value, layout: Layout, sources: tuple[str, ...], into: Slot | None = None
