@@ -24,6 +24,8 @@ from cnnir.backends.llvm.kernels import (
     matmul,
     pool,
     repack,
+    weight_grad,
+    weight_grad_sum,
     winograd,
 )
 from cnnir.backends.llvm.kernels.spec import Target
@@ -83,6 +85,10 @@ class Offer:
     """Whether the result is in blocks of channels (row-major otherwise)."""
     operands: tuple[tuple[int, str], ...]
     """(anchor operand, how): plain, blocked, padded to whole vectors, or packed by the template."""
+    then: Offer | None = None
+    """A second kernel that makes the result from what the first one wrote."""
+    floats: int = 0
+    """That the first one writes, where there is a second."""
     key: Hashable = field(init=False, default=())
 
     def pack(self, array: np.ndarray) -> np.ndarray:
@@ -175,18 +181,27 @@ def _filled(values: tuple[int, ...], rank: int, default: int) -> tuple[int, ...]
 
 def _conv_spec(work: Work, lanes: int) -> direct_conv.ConvSpec:
     x, w, attrs = work.shape(0), work.shape(1), work.anchor.attrs
+    return replace(_windows_spec(attrs, x, w[0], w[2:], lanes), bias=work.bias)
+
+
+def _windows_spec(
+    attrs: dict[str, Any],
+    x: tuple[int, ...],
+    filters: int,
+    kernel: tuple[int, ...],
+    lanes: int,
+) -> direct_conv.ConvSpec:
     rank = len(x) - 2
     return direct_conv.ConvSpec(
         batch=x[0],
         channels=x[1],
-        filters=w[0],
+        filters=filters,
         sizes=x[2:],
-        kernel=w[2:],
+        kernel=kernel,
         stride=_filled(attrs["stride"], rank, 1),
         dilation=_filled(attrs["dilation"], rank, 1),
         padding=_filled(attrs["padding"], 2 * rank, 0),
         groups=attrs["groups"],
-        bias=work.bias,
         lanes=lanes,
     )
 
@@ -269,9 +284,31 @@ def _pool(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     return [Offer("pool", pool, spec, tiling, seconds, True, ((0, "blocked"),))], []
 
 
+def _weight_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
+    x, dy, attrs = work.shape(0), work.shape(1), work.anchor.attrs
+    spec = _windows_spec(attrs, x, dy[1], attrs["kernel"], lanes)
+    found, rejected = [], []
+    for kind, template in (("weight_grad", weight_grad),):
+        if reason := template.reject(spec):
+            rejected.append(f"{kind}: {reason}")
+            continue
+        tiling = _tiling(template, spec, target)
+        g = template.Geometry(spec, tiling)
+        rows = spec.channels // spec.groups * prod(spec.kernel)
+        last = weight_grad_sum.SumSpec(spec.filters, rows, g.rows, tiling.parts, lanes)
+        after = weight_grad_sum.estimate(last, target)
+        then = Offer("weight_grad_sum", weight_grad_sum, last, None, after, False, ())
+        seconds = template.estimate(spec, tiling, target) + after
+        reads = ((0, "plain" if spec.plain else "blocked"), (1, "blocked"))
+        floats = tiling.parts * g.part
+        found.append(Offer(kind, template, spec, tiling, seconds, False, reads, then, floats))
+    return found, rejected
+
+
 _MAKERS: dict[str, Callable[[Work, bool, Target, int], Found]] = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
+    "conv_weight_grad": _weight_grad,
     "matmul": _matmul,
     "max_pool": _pool,
     "avg_pool": _pool,

@@ -22,7 +22,7 @@ from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers
-from cnnir.backends.llvm.packing import PackKernel, origin, rearranged_weights
+from cnnir.backends.llvm.packing import Packed, PackKernel, origin, rearranged_weights
 from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.ir import Graph, Node, Value
@@ -163,10 +163,17 @@ class _Planner:
             value = work.operands[position]
             assert value is not None
             reads.append(self._operand(value, how, offer, node))
+        slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
+        if offer.then is not None:
+            partial = Slot(node.results[0], Packed(repr(offer.spec), offer.floats))
+            kernel = TemplateKernel(offer, work.anchor, work.anchor, partial.layout, (), ())
+            step = step_of(node, offer.kind, partial.layout, [*slower, *rejected])
+            step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core, with what follows"
+            self.schedule.add(kernel, reads, [partial], step)
+            offer, reads, slower, rejected = offer.then, [partial], [], []
         extra = epilogue_inputs(node, work.anchor)
         slots = [self._epilogue_operand(node.operands[i], layout) for i in extra]
         kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), tuple(slots))
-        slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
         step = step_of(node, offer.kind, layout, [*slower, *rejected])
         step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core"
         self._emit(kernel, [*reads, *slots], node, layout, step)
