@@ -22,6 +22,8 @@ from cnnir.backends.llvm.kernels import (
     direct_conv,
     grouped_conv,
     matmul,
+    max_pool_grad,
+    phased_transpose,
     pool,
     repack,
     weight_grad,
@@ -68,7 +70,8 @@ class Work:
     @property
     def dtypes(self) -> set[str]:
         """Element types of the anchor's operands and of all results."""
-        values = (*self.operands, *self.anchor.results, *self.node.results)
+        known = [v for v in self.operands if v is None or v.node.name != "max_pool_index"]
+        values = (*known, *self.anchor.results, *self.node.results)
         return {v.type.dtype for v in values if v is not None}
 
 
@@ -223,12 +226,19 @@ def _conv_transpose(work: Work, plain: bool, target: Target, lanes: int) -> Foun
         bias=work.bias,
         lanes=lanes,
     )
-    if reason := conv_transpose.reject(spec):
-        return [], [f"conv_transpose: {reason}"]
-    tiling = conv_transpose.choose(spec, target)
-    seconds = conv_transpose.estimate(spec, tiling, target)
-    roles = _roles("blocked", work.bias)
-    return [Offer("conv_transpose", conv_transpose, spec, tiling, seconds, True, roles)], []
+    found, rejected = [], []
+    for kind, template, wanted in (
+        ("conv_transpose", conv_transpose, spec),
+        ("phased_transpose", phased_transpose, phased_transpose.PhasedSpec(**vars(spec))),
+    ):
+        if reason := template.reject(wanted):
+            rejected.append(f"{kind}: {reason}")
+            continue
+        tiling = _tiling(template, wanted, target)
+        seconds = template.estimate(wanted, tiling, target)
+        roles = _roles("blocked", work.bias)
+        found.append(Offer(kind, template, wanted, tiling, seconds, True, roles))
+    return found, rejected
 
 
 def _matmul(work: Work, plain: bool, target: Target, lanes: int) -> Found:
@@ -262,26 +272,39 @@ def _pool(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     if plain:
         return [], ["pool: the operand is not in blocks of channels"]
     x, attrs = work.shape(0), work.anchor.attrs
-    rank = len(x) - 2
-    is_max = work.anchor.name == "max_pool"
-    spec = pool.PoolSpec(
-        kind="max" if is_max else "average",
-        batch=x[0],
-        channels=x[1],
-        sizes=x[2:],
-        out_sizes=work.anchor.results[0].type.shape[2:],
-        kernel=attrs["kernel"],
-        stride=_filled(attrs["stride"], rank, 1),
-        dilation=_filled(attrs["dilation"], rank, 1),
-        padding=_filled(attrs["padding"], 2 * rank, 0),
-        count_padding=not is_max and attrs["count_include_pad"],
-        lanes=lanes,
-    )
+    kind = "max" if work.anchor.name == "max_pool" else "average"
+    count = kind == "average" and attrs["count_include_pad"]
+    out = work.anchor.results[0].type.shape[2:]
+    spec = _pool_spec(attrs, x, out, kind, count, lanes)
     if reason := pool.reject(spec):
         return [], [f"pool: {reason}"]
     tiling = pool.choose(spec, target)
     seconds = pool.estimate(spec, tiling, target)
     return [Offer("pool", pool, spec, tiling, seconds, True, ((0, "blocked"),))], []
+
+
+def _pool_spec(
+    attrs: dict[str, Any],
+    x: tuple[int, ...],
+    out: tuple[int, ...],
+    kind: str,
+    count_padding: bool,
+    lanes: int,
+) -> pool.PoolSpec:
+    rank = len(x) - 2
+    return pool.PoolSpec(
+        kind=kind,
+        batch=x[0],
+        channels=x[1],
+        sizes=x[2:],
+        out_sizes=out,
+        kernel=attrs["kernel"],
+        stride=_filled(attrs["stride"], rank, 1),
+        dilation=_filled(attrs["dilation"], rank, 1),
+        padding=_filled(attrs["padding"], 2 * rank, 0),
+        count_padding=count_padding,
+        lanes=lanes,
+    )
 
 
 def _weight_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
@@ -305,11 +328,32 @@ def _weight_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     return found, rejected
 
 
+def _max_pool_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
+    index, attrs = work.operands[1], dict(work.anchor.attrs)
+    sizes = attrs.pop("sizes")
+    assert index is not None
+    if index.node.name != "max_pool_index" or index.node.attrs != attrs | {"storage_order": 0}:
+        return [], ["max_pool_grad: the index is not that of the pool"]
+    pooled = index.node.operands[0]
+    assert pooled is not None
+    if pooled.type.dtype != "f32":
+        return [], [f"max_pool_grad: the pooled values are {pooled.type.dtype}"]
+    spec = _pool_spec(attrs, pooled.type.shape, work.shape(0)[2:], "max", False, lanes)
+    assert sizes == spec.sizes
+    if reason := max_pool_grad.reject(spec):
+        return [], [f"max_pool_grad: {reason}"]
+    tiling = max_pool_grad.choose(spec, target)
+    seconds = max_pool_grad.estimate(spec, tiling, target)
+    reads = ((0, "blocked"), (1, "pooled"))
+    return [Offer("max_pool_grad", max_pool_grad, spec, tiling, seconds, True, reads)], []
+
+
 _MAKERS: dict[str, Callable[[Work, bool, Target, int], Found]] = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "conv_weight_grad": _weight_grad,
     "matmul": _matmul,
     "max_pool": _pool,
+    "max_pool_grad": _max_pool_grad,
     "avg_pool": _pool,
 }

@@ -17,14 +17,13 @@ from typing import Any
 import llvmlite.ir as ir
 import numpy as np
 
-from cnnir.backends.fused import anchor_of, outer_values
 from cnnir.backends.llvm.kernels import repack, winograd, winograd_pack
 from cnnir.backends.llvm.layout import Plain
 from cnnir.backends.llvm.offers import Offer
 from cnnir.backends.llvm.schedule import Code
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
-from cnnir.ir import Graph, Node, Value
+from cnnir.ir import Node, Value
 
 MOVES = ("transpose", "slice", "reshape")
 """What only says in which order weights are read."""
@@ -126,35 +125,6 @@ def origin(value: Value, stops: Callable[[Value], bool]) -> tuple[Value, np.ndar
         assert node.op is not None
         addresses = node.op.evaluate(addresses, **node.attrs)
     return value, addresses
-
-
-def rearranged_weights(graph: Graph) -> set[Node]:
-    """Moves whose results are wanted as weights of convolutions and by nobody else.
-
-    They need no step of their own where the template's packing does what they do.
-    """
-    found: set[Node] = set()
-    for node in reversed(graph.order()):
-        if node.name not in MOVES or graph.array(node.operands[0]) is not None:
-            continue
-        result = node.results[0]
-        users = [user for user, _ in graph.users(result)]
-        if users and not graph.is_output(result):
-            if all(user in found or _weights_of(user) is result for user in users):
-                found.add(node)
-    return found
-
-
-def _weights_of(node: Node) -> Value | None:
-    """The outer value that is the weights of a convolution, and nothing else of it."""
-    anchor = anchor_of(node)
-    if anchor.name not in ("conv", "conv_transpose"):
-        return None
-    outer = outer_values(node)
-    weights = anchor.operands[1]
-    assert weights is not None
-    value = outer.get(weights, weights)
-    return value if sum(v is value for v in node.operands) == 1 else None
 
 
 def _operand(node: Node) -> Value:

@@ -19,10 +19,11 @@ from cnnir.backends.fused import (
     step_of,
 )
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
+from cnnir.backends.llvm.deferred import deferred
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers
-from cnnir.backends.llvm.packing import Packed, PackKernel, origin, rearranged_weights
+from cnnir.backends.llvm.packing import Packed, PackKernel, origin
 from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.ir import Graph, Node, Value
@@ -62,7 +63,7 @@ class _Planner:
         self.home = {v: Slot(v, self.plain) for v in graph.inputs}
         """Where each value was made."""
         self.copies = 0
-        self.deferred = rearranged_weights(graph)
+        self.deferred = deferred(graph)
         """Nodes that get no step unless somebody needs their result as it is."""
 
     def node(self, node: Node) -> None:
@@ -183,6 +184,8 @@ class _Planner:
             return self._packed(value, offer, node)
         if how == "padded" and value not in self.home:
             return Slot(value, Padded(self.lanes))
+        if how == "pooled":  # of a max_pool_index, what it looked at
+            value, how = _operand(value.node, 0), "blocked"
         if how == "padded":
             how = "plain"  # what lies behind its end are pad lanes
         return self._in_layout(value, self.plain if how == "plain" else self.blocked)
@@ -346,6 +349,10 @@ _WINDOWS = ("max_pool", "avg_pool", "lp_pool", "conv", "conv_transpose", "lrn")
 
 
 def _shape(node: Node, position: int) -> tuple[int, ...]:
+    return _operand(node, position).type.shape
+
+
+def _operand(node: Node, position: int) -> Value:
     value = node.operands[position]
     assert value is not None
-    return value.type.shape
+    return value

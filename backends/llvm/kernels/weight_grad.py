@@ -1,14 +1,12 @@
 """The gradient of a convolution by its weights, from blocks of channels: sums over pixels.
 
-    dw[o,c,tap] = sum over n, pixels of dy[n,o,pixel] * x[n,c,pixel * stride + tap * dilation - begin]
+    dw[o,c,u] = sum over n, i of dy[n,o,i] * x[n,c,i * stride + u * dilation - begin]
 
 A tile keeps blocks of V filters (vectors of dy) times some channels (broadcasts of x) in registers
-while it walks a band of pixels, whose part of x and dy stays in L1 for all taps. Taps that leave the
-input are met by loop bounds. A work item is (part of the pixels, tile of filter blocks, block of
-channels); parts are added in a fixed order by weight_grad_sum.py, so that results do not depend on
-threads. What this template writes is [part][block of filters][channel][tap][V].
-
-Few channels, row-major, are weight_grad_narrow.py's; depthwise ones weight_grad_depthwise.py's.
+while it walks a band of pixels, whose part of x and dy stays in L1 for all taps. Taps that leave
+the input are met by loop bounds. A work item is (part of the pixels, tile of filter blocks, block
+of channels); parts are added in a fixed order by weight_grad_sum.py, so that results do not depend
+on threads. What this template writes is [part][block of filters][channel][tap][V].
 """
 
 from __future__ import annotations
