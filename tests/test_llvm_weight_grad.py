@@ -12,6 +12,7 @@ from samples import assert_close
 
 import cnnir
 from cnnir import Graph, TensorType
+from cnnir.backends.llvm.kernels import weight_grad
 from cnnir.ops.conv import window_sizes
 
 ROUNDING = 2e-6  # of the largest weight
@@ -73,6 +74,31 @@ def test_blocks_of_channels(case: tuple, features: str) -> None:
     g, feeds = weight_gradient(x, filters, **attrs)
     kinds = check(g, feeds, features=features, precision="exact")
     assert "weight_grad" in kinds and "loops" not in kinds
+
+
+WINOGRAD = [
+    ((8, 32, 16, 16), 48, {"kernel": (3, 3), "padding": (1,) * 4}),
+    ((5, 37, 15, 13), 33, {"kernel": (3, 3), "padding": (1, 0, 1, 2)}),
+    ((33, 96, 4, 4), 64, {"kernel": (3, 3), "padding": (1,) * 4}),
+    ((8, 32, 12, 12), 32, {"kernel": (5, 5), "padding": (2,) * 4}),
+    ((16, 64, 50), 80, {"kernel": (3,)}),
+]
+
+
+@pytest.mark.parametrize("features", LEVELS.values())
+@pytest.mark.parametrize("case", WINOGRAD, ids=str)
+def test_winograd(case: tuple, features: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_grad, "reject", lambda spec: "not in this test")
+    x, filters, attrs = case
+    g, feeds = weight_gradient(x, filters, **attrs)
+    assert "weight_grad_winograd" in check(g, feeds, 2e-5, features=features)
+
+
+def test_winograd_is_not_taken_where_sums_are_to_be_exact() -> None:
+    x, filters, attrs = WINOGRAD[0]
+    g, feeds = weight_gradient(x, filters, **attrs)
+    assert "weight_grad_winograd" in check(g, feeds, 2e-5)
+    assert "weight_grad" in check(g, feeds, precision="exact")
 
 
 def test_taps_that_never_meet_the_input_are_zero() -> None:

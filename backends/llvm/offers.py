@@ -28,6 +28,7 @@ from cnnir.backends.llvm.kernels import (
     repack,
     weight_grad,
     weight_grad_sum,
+    weight_grad_winograd,
     winograd,
 )
 from cnnir.backends.llvm.kernels.spec import Target
@@ -311,8 +312,12 @@ def _weight_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     x, dy, attrs = work.shape(0), work.shape(1), work.anchor.attrs
     spec = _windows_spec(attrs, x, dy[1], attrs["kernel"], lanes)
     found, rejected = [], []
-    for kind, template in (("weight_grad", weight_grad),):
-        if reason := template.reject(spec):
+    templates = (("weight_grad", weight_grad), ("weight_grad_winograd", weight_grad_winograd))
+    for kind, template in templates:
+        reason = template.reject(spec)
+        if template is weight_grad_winograd:
+            reason = reason or _against_winograd(spec, target)
+        if reason:
             rejected.append(f"{kind}: {reason}")
             continue
         tiling = _tiling(template, spec, target)
@@ -329,17 +334,15 @@ def _weight_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
 
 
 def _max_pool_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
-    index, attrs = work.operands[1], dict(work.anchor.attrs)
-    sizes = attrs.pop("sizes")
+    index, attrs, out = work.operands[1], work.anchor.attrs, work.shape(0)[2:]
     assert index is not None
-    if index.node.name != "max_pool_index" or index.node.attrs != attrs | {"storage_order": 0}:
-        return [], ["max_pool_grad: the index is not that of the pool"]
-    pooled = index.node.operands[0]
-    assert pooled is not None
-    if pooled.type.dtype != "f32":
-        return [], [f"max_pool_grad: the pooled values are {pooled.type.dtype}"]
-    spec = _pool_spec(attrs, pooled.type.shape, work.shape(0)[2:], "max", False, lanes)
-    assert sizes == spec.sizes
+    pooled = index.node.operands[0] if index.node.name == "max_pool_index" else None
+    if pooled is None or pooled.type.dtype != "f32" or pooled.type.shape[2:] != attrs["sizes"]:
+        return [], ["max_pool_grad: the index is not that of a pool in f32"]
+    spec = _pool_spec(attrs, pooled.type.shape, out, "max", False, lanes)
+    own = _pool_spec(index.node.attrs, pooled.type.shape, out, "max", False, lanes)
+    if spec != own or index.node.attrs["storage_order"]:
+        return [], ["max_pool_grad: the index is that of another pool"]
     if reason := max_pool_grad.reject(spec):
         return [], [f"max_pool_grad: {reason}"]
     tiling = max_pool_grad.choose(spec, target)
