@@ -101,6 +101,32 @@ def test_winograd_is_not_taken_where_sums_are_to_be_exact() -> None:
     assert "weight_grad" in check(g, feeds, precision="exact")
 
 
+COPIED = [
+    ((3, 3, 20, 21), 40, {"kernel": (3, 3), "padding": (1,) * 4}),
+    ((2, 1, 28, 28), 6, {"kernel": (5, 5), "padding": (2,) * 4}),
+    ((2, 3, 30, 31), 33, {"kernel": (7, 7), "stride": (2, 2), "padding": (3,) * 4}),
+    ((2, 2, 20, 9), 17, {"kernel": (3, 2), "stride": (2, 1), "dilation": (2, 3)}),
+    ((3, 37, 9, 20), 37, {"kernel": (3, 3), "groups": 37, "padding": (1,) * 4}),
+    (
+        (2, 48, 11, 11),
+        48,
+        {"kernel": (5, 3), "groups": 48, "stride": (2, 2), "padding": (2, 0) * 2},
+    ),
+    ((2, 20, 30), 20, {"kernel": (3,), "groups": 20, "padding": (1, 1)}),
+    ((1, 20, 4, 5, 6), 20, {"kernel": (2, 3, 1), "groups": 20, "padding": (0, 1, 0, 1, 1, 0)}),
+]
+
+
+@pytest.mark.parametrize("features", LEVELS.values())
+@pytest.mark.parametrize("case", COPIED, ids=str)
+def test_few_channels_and_depthwise(case: tuple, features: str, monkeypatch) -> None:
+    monkeypatch.setattr(weight_grad, "reject", lambda spec: "not in this test")
+    x, filters, attrs = case
+    g, feeds = weight_gradient(x, filters, **attrs)
+    kinds = check(g, feeds, features=features, precision="exact")
+    assert "weight_grad_copied" in kinds and "loops" not in kinds
+
+
 def test_taps_that_never_meet_the_input_are_zero() -> None:
     g, feeds = weight_gradient((1, 16, 2, 2), 16, kernel=(5, 5), padding=(4, 4, 0, 0))
     assert "weight_grad" in check(g, feeds, precision="exact")

@@ -27,6 +27,7 @@ from cnnir.backends.llvm.kernels import (
     pool,
     repack,
     weight_grad,
+    weight_grad_copied,
     weight_grad_sum,
     weight_grad_winograd,
     winograd,
@@ -312,24 +313,28 @@ def _weight_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     x, dy, attrs = work.shape(0), work.shape(1), work.anchor.attrs
     spec = _windows_spec(attrs, x, dy[1], attrs["kernel"], lanes)
     found, rejected = [], []
-    templates = (("weight_grad", weight_grad), ("weight_grad_winograd", weight_grad_winograd))
-    for kind, template in templates:
-        reason = template.reject(spec)
+    rows = spec.channels // spec.groups * prod(spec.kernel)
+    few = plain and spec.channels <= FIRST_LAYER_CHANNELS and spec.groups == 1
+    for kind, template, wanted in (
+        ("weight_grad", weight_grad, spec),
+        ("weight_grad_copied", weight_grad_copied, replace(spec, plain=few)),
+        ("weight_grad_winograd", weight_grad_winograd, spec),
+    ):
+        reason = template.reject(wanted)
         if template is weight_grad_winograd:
             reason = reason or _against_winograd(spec, target)
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue
-        tiling = _tiling(template, spec, target)
-        g = template.Geometry(spec, tiling)
-        rows = spec.channels // spec.groups * prod(spec.kernel)
+        tiling = _tiling(template, wanted, target)
+        g = template.Geometry(wanted, tiling)
         last = weight_grad_sum.SumSpec(spec.filters, rows, g.rows, tiling.parts, lanes)
         after = weight_grad_sum.estimate(last, target)
         then = Offer("weight_grad_sum", weight_grad_sum, last, None, after, False, ())
-        seconds = template.estimate(spec, tiling, target) + after
-        reads = ((0, "plain" if spec.plain else "blocked"), (1, "blocked"))
+        seconds = template.estimate(wanted, tiling, target) + after
+        reads = ((0, "plain" if wanted.plain else "blocked"), (1, "blocked"))
         floats = tiling.parts * g.part
-        found.append(Offer(kind, template, spec, tiling, seconds, False, reads, then, floats))
+        found.append(Offer(kind, template, wanted, tiling, seconds, False, reads, then, floats))
     return found, rejected
 
 
