@@ -145,6 +145,8 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         if work.constant(1) is None:
             seconds += _packing(template, wanted, tiling, target)
         how = "plain" if wanted.plain else "blocked"
+        if plain and not wanted.plain:  # it has to be put in blocks first
+            seconds += 4 * spec.batch * spec.in_blocks * lanes * prod(spec.sizes) / target.bandwidth
         found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
     return found, rejected
 
