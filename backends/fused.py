@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import networkx as nx
+
 from cnnir.backends.base import Step
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
@@ -42,6 +44,22 @@ def anchor_of(node: Node) -> Node:
     return inner[-1]
 
 
+def read_in_place(node: Node) -> set[int]:
+    """Positions of the operands of which a result element needs the one in its own place alone.
+
+    Elementwise nodes and what stands behind an anchor read so, where shapes are equal.
+    """
+    anchor = anchor_of(node)
+    assert anchor.op is not None
+    if issubclass(anchor.op, Elementwise):
+        return set(range(len(node.operands)))
+    body = node.attrs.get("body")
+    if not isinstance(body, Graph):
+        return set()
+    before = {anchor, *nx.ancestors(body.nx, anchor)}
+    return {k for k, v in enumerate(body.inputs) if before.isdisjoint(body.nx.succ[v.node])}
+
+
 def described(node: Node) -> str:
     """`conv + add + relu` for a fused node, the op's name for another."""
     body = node.attrs.get("body")
@@ -54,6 +72,8 @@ def step_of(node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
     """A step of the plan that computes a node; its reason is for the planner to say."""
     assert node.op is not None
     cost = node.op.cost(node)
+    params = {v: v.type.nbytes for v in node.operands if v is not None and v.node.kind == "param"}
+    moved = cost.read + cost.written
     return Step(
         kernel=kind,
         op=described(node),
@@ -63,7 +83,9 @@ def step_of(node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
         reason="",
         rejected=tuple(rejected),
         flops=cost.flops,
-        bytes=cost.read + cost.written,
+        bytes=moved,
+        constant_bytes=min(moved, sum(params.values())),
+        serial=node.serial,
     )
 
 

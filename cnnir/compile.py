@@ -7,13 +7,23 @@ This file and `cnnir.load` are the only places that reach frontends and backends
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnnir.errors import BackendError, InputError
+from cnnir.errors import (
+    BackendError,
+    InputError,
+    LimitError,
+    ModelError,
+    Obstacle,
+    UnsupportedError,
+)
 from cnnir.evaluate import shown_outputs, trimmed
 from cnnir.ir import Graph
 
@@ -35,10 +45,26 @@ def load(source: Any, shapes: Shapes | None = None, **limits: Any) -> Graph:
     """The graph of an ONNX model: a path, the file's bytes, or a ModelProto.
 
     `shapes` binds symbolic dimensions, by input name; an unbound batch is 1. `limits` are
-    `max_nodes` and `max_bytes`. Raises ModelError for a malformed model and UnsupportedError,
-    listing everything at once, for one that asks for what cnnir does not have.
+    `max_nodes` and `max_bytes`, and `outputs`: names of tensors or nodes of the model whose values
+    are to be the graph's outputs in place of the model's own. Raises ModelError for a malformed
+    model and UnsupportedError, listing everything at once, for one that asks for what cnnir does
+    not have.
     """
     return importlib.import_module("cnnir.frontends.onnx_import").load(source, shapes, **limits)
+
+
+def check(source: Any, shapes: Shapes | None = None) -> list[Obstacle]:
+    """Everything that keeps an ONNX model from being loaded, at once; nothing where it can be.
+
+    A malformed model has one obstacle: the first defect.
+    """
+    try:
+        load(source, shapes)
+    except UnsupportedError as error:
+        return list(error.obstacles) or [Obstacle("the model", "", 0, (), str(error))]
+    except (ModelError, LimitError) as error:
+        return [Obstacle("the model", "", 0, (), str(error))]
+    return []
 
 
 def save_onnx(source: Any, path: Any, **options: Any) -> None:
@@ -52,13 +78,21 @@ def save_onnx(source: Any, path: Any, **options: Any) -> None:
     exporter.save(source if isinstance(source, Graph) else _graph(source, None), path, **options)
 
 
-def _graph(source: Any, shapes: Shapes | None) -> Graph:
-    """A graph that the caller owns: of a Graph, of a net of `cnnir.nn`, or of an ONNX model."""
+def _graph(source: Any, shapes: Shapes | None, output: str | None = None) -> Graph:
+    """A graph that the caller owns: of a Graph, of a net of `cnnir.nn`, or of an ONNX model.
+
+    With `output`, the part of it that gives the tensor of this name.
+    """
     if isinstance(source, Graph):
-        return source.clone()
+        return source.clone() if output is None else _provenance().cut(source, output)
     if callable(trace := getattr(source, "graph", None)):
-        return trace(shapes)
-    return load(source, shapes)
+        graph: Graph = trace(shapes)
+        return graph if output is None else _provenance().cut(graph, output)
+    return load(source, shapes, outputs=None if output is None else [output])
+
+
+def _provenance() -> Any:
+    return importlib.import_module("cnnir.provenance")
 
 
 def compile(
@@ -68,7 +102,7 @@ def compile(
     threads: int | None = None,
     shapes: Shapes | None = None,
     passes: str | None = None,
-    check: bool = False,
+    verify: bool = False,
     snapshots: bool = False,
     **options: Any,
 ) -> Executable:
@@ -78,11 +112,31 @@ def compile(
     target: what it is compiled for.
     shapes: shapes of inputs by name, of symbolic dimensions, or of a net that is not built yet.
     passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
-    check: compare the values before and after every pass in f64 (slow).
-    snapshots: keep the graph's text after every pass in `history`.
-    options: what the target understands; for cpu `features`, `cache`; for cuda `precision`,
-    `cache`.
+    verify: compare the values before and after every pass and rewrite in f64 (slow).
+    snapshots: keep the graph after every pass in `history`.
+    options: what the target understands; for cpu `features`, `cache`, `precision`, `tune`;
+    for cuda `precision`, `cache`.
     """
+    how = recipe(
+        target, threads=threads, passes=passes, verify=verify, snapshots=snapshots, **options
+    )
+
+    def imported(shapes: Shapes | None, output: str | None = None) -> Graph:
+        return _graph(source, shapes, output)
+
+    return Executable(imported, how, shapes, flexible=not isinstance(source, Graph))
+
+
+def recipe(
+    target: str,
+    *,
+    threads: int | None = None,
+    passes: str | None = None,
+    verify: bool = False,
+    snapshots: bool = False,
+    **options: Any,
+) -> Recipe:
+    """How a graph, which is changed on the way, becomes a program; arguments as of `compile`."""
     name, colon, arch = target.partition(":")
     if name not in TARGETS or (colon and name != "cuda"):
         raise BackendError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
@@ -90,17 +144,37 @@ def compile(
         options["arch"] = arch
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, got {threads}")
+    options["threads"] = threads
     backend = importlib.import_module(TARGETS[name])
 
-    def specialise(shapes: Shapes | None) -> Specialisation:
-        graph = _graph(source, shapes)
-        history: list[Any] = []
-        if backend.OPTIMISE:
-            pipeline = importlib.import_module("cnnir.pipeline")
-            history = pipeline.optimise(graph, passes, check=check, snapshots=snapshots)
-        return Specialisation(graph, history, backend.build(graph, threads=threads, **options))
+    return Recipe(backend, passes, {"verify": verify, "snapshots": snapshots}, options)
 
-    return Executable(specialise, shapes, flexible=not isinstance(source, Graph))
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a graph becomes a program: the target's module, the passes, what both are told."""
+
+    backend: Any
+    passes: str | None
+    keep: dict[str, bool]
+    options: dict[str, Any]
+
+    def __call__(self, graph: Graph) -> Specialisation:
+        """Optimise the graph, which is changed, and build it."""
+        history = self.optimise(graph, **self.keep)
+        return Specialisation(graph, history, self.backend.build(graph, **self.options))
+
+    def optimise(self, graph: Graph, **keep: bool) -> list[Any]:
+        """Run the passes, where the target wants them; their records."""
+        if not self.backend.OPTIMISE:
+            return []
+        pipeline = importlib.import_module("cnnir.pipeline")
+        records: list[Any] = pipeline.optimise(graph, self.passes, **keep)
+        return records
+
+
+def _no_entry(*arrays: Any) -> None:
+    """Stands where a program has no short way."""
 
 
 class Specialisation:
@@ -110,6 +184,7 @@ class Specialisation:
         self.graph, self.history, self.program = graph, history, program
         self.dtypes = [v.type.numpy for v in graph.inputs]
         self.single = len(graph.outputs) == 1 and not graph.trims
+        self.enter = None if graph.trims else program.enter
 
 
 class Executable:
@@ -121,15 +196,19 @@ class Executable:
 
     def __init__(
         self,
-        specialise: Callable[[Shapes | None], Specialisation],
+        imported: Callable[..., Graph],
+        specialise: Recipe,
         shapes: Shapes | None,
         flexible: bool,
     ) -> None:
-        self._specialise, self._flexible = specialise, flexible
+        self._imported, self._specialise, self._flexible = imported, specialise, flexible
         self._lock = threading.Lock()
-        self._first = specialise(shapes)
+        self._shapes = shapes
+        self._first = specialise(imported(shapes))
         self._names = tuple(v.name or "" for v in self._first.graph.inputs)
         self._known = {self._shapes_of(self._first.graph): self._first}
+        self._enter = self._first.enter or _no_entry
+        """The short way into the specialisation that was called last."""
 
     @property
     def graph(self) -> Graph:
@@ -158,9 +237,12 @@ class Executable:
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The output array, or a tuple of them; inputs in order or by name."""
+        if not named and (outputs := self._enter(*arrays)) is not None:
+            return outputs
         chosen = None if named else self._fitting(arrays)
         if chosen is None:
             chosen, arrays = self._checked(self._fed(arrays, named))
+        self._enter = chosen.enter or _no_entry
         results = chosen.program.run(arrays)
         if chosen.single:
             return results[0]
@@ -176,6 +258,86 @@ class Executable:
         """Seconds of each step of the plan in one run."""
         chosen, arrays = self._checked(feeds)
         return chosen.program.profile(arrays)
+
+    def emit(self, folder: str | os.PathLike[str], *forms: str) -> list[Path]:
+        """Write the code of the first shapes into a folder, which is made; the files' paths.
+
+        forms: what the target has: ll, opt, asm and obj for cpu, cu, ptx, cubin, sass, launch and
+        resources for cuda; none means the first of them. Raises BackendError for any other.
+        """
+        program = self._first.program
+        made: dict[str, bytes] = {}
+        for form in forms or tuple(program.forms)[:1]:
+            made |= program.artifacts(form)
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in made.items():
+            (place / name).write_bytes(content)
+        return [place / name for name in made]
+
+    def provenance(self, feeds: Mapping[str, Any] | None = None) -> list[Any]:
+        """A `Trail` for each source node in each place where it ended: node, step, kernel, text.
+
+        The model is read again for it. With feeds, of the first shapes, a run is timed too.
+        """
+        program = self._first.program
+        seconds = None if feeds is None else self.profile(feeds)
+        graph, history = self._first.graph, self._first.history
+        imported = self._imported(self._shapes)
+        rows: list[Any] = _provenance().trails(
+            imported, graph, program.plan, history, program.texts(), seconds
+        )
+        return rows
+
+    def why(self, name: str, feeds: Mapping[str, Any] | None = None) -> Any:
+        """The `Story` of a source node, or of the node behind a source tensor; print it.
+
+        It has the rewrites that the node went through, the kernel it ended in, and for every rule
+        that nearly matched the condition that stopped it. InputError for a name there is not.
+        """
+        known = _provenance()
+        imported = self._imported(self._shapes)
+        source = known.source_of(imported, name)
+        if source is None:  # another name of a tensor, or what no output needs
+            imported = self._imported(self._shapes, name)
+            source = known.source_of(imported, name) or name
+        rows = self.provenance(feeds)
+        return known.story(source, imported, self.history, self.plan, rows)
+
+    def source(self, place: str | int) -> tuple[str, ...]:
+        """The source nodes behind a step (its number), a value of `graph.text()`, or a function."""
+        found: tuple[str, ...] = _provenance().sources_of(place, self.graph, self.plan)
+        return found
+
+    def watch(self, name: str, feeds: Mapping[str, Any]) -> np.ndarray:
+        """The value of any tensor of the source, or of a source node's first result, for inputs.
+
+        This executable stays as it is: the part of the model that leads to the tensor is read and
+        compiled again, for the same target. InputError, with near names, where there is none.
+        """
+        if name in self.output_names:
+            return self.run(feeds)[name]
+        _, arrays = self._checked(feeds)
+        bound = {n: a.shape for n, a in zip(self._names, arrays, strict=True)}
+        part = self._specialise(self._imported(bound if self._flexible else None, name))
+        try:
+            (value,) = trimmed(part.graph, part.program.run(arrays)).values()
+            return value
+        finally:
+            part.program.close()
+
+    def report(
+        self, path: str | os.PathLike[str], *, title: str | None = None, seconds: float = 2.0
+    ) -> None:
+        """Write all that is known of the model, for its first shapes, as one HTML file.
+
+        It opens offline: the graph after every pass, weights, kernels and their texts, times
+        (measured for about `seconds`, 0 for none), memory. `title`: instead of the graph's name.
+        """
+        reporting = importlib.import_module("cnnir.reporting")
+        imported = self._imported(self._shapes)
+        subject = reporting.subject(self._first, imported, self._specialise, seconds, title)
+        Path(path).write_text(reporting.page(subject), "utf-8")
 
     def close(self) -> None:
         """Free native code and memory of all specialisations."""
@@ -217,7 +379,7 @@ class Executable:
         with self._lock:
             if shapes not in self._known:
                 bound = dict(zip(self.input_names, shapes, strict=True))
-                self._known[shapes] = self._specialise(bound)
+                self._known[shapes] = self._specialise(self._imported(bound))
             return self._known[shapes]
 
     def _same_ranks(self, shapes: tuple[tuple[int, ...], ...]) -> bool:

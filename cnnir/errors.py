@@ -7,7 +7,9 @@ there is one. Names that come from a model file are untrusted: `quoted` makes th
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 
 class Error(Exception):
@@ -31,13 +33,30 @@ class ModelError(Error):
     """A model file that is malformed: what is wrong, where, and what was wanted."""
 
 
+@dataclass(frozen=True)
+class Obstacle:
+    """One thing that a model asks for and cnnir does not have."""
+
+    where: str
+    """The node, or what else it is: `initializer 'w'`."""
+    operator: str
+    opset: int
+    operands: tuple[str, ...]
+    """Types of the operands, where they are known."""
+    what: str
+    nearest: str = ""
+    """The nearest form that is supported, where there is one."""
+
+
 class UnsupportedError(Error):
     """A valid model that asks for things cnnir does not have. Lists all of them at once."""
 
-    def __init__(self, message: str, items: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, items: Sequence[str] = (), obstacles: Sequence[Obstacle] = ()
+    ) -> None:
         listed = "".join(f"\n  - {item}" for item in items)
         super().__init__(message + listed)
-        self.items = tuple(items)
+        self.items, self.obstacles = tuple(items), tuple(obstacles)
 
 
 class GradientError(Error):
@@ -64,7 +83,17 @@ class RuntimeError(Error, builtins.RuntimeError):
     """A run that met data it cannot work on, such as an index out of range."""
 
 
+class TrainingError(Error):
+    """A training that cannot go on: a loss that is no number."""
+
+
 def quoted(name: str, limit: int = 120) -> str:
     """A name from outside as it may be shown: quoted, control characters escaped, not too long."""
     text = name if len(name) <= limit else name[: limit - 3] + "..."
     return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A hint at the end of a message on a name that there is not: those that are written alike."""
+    found = difflib.get_close_matches(name, list(dict.fromkeys(names)), 3, 0.4)
+    return f"; near are {', '.join(map(quoted, found))}" if found else ""

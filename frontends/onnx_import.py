@@ -13,7 +13,14 @@ from typing import Any
 
 from onnx import FunctionProto, GraphProto, NodeProto, ValueInfoProto
 
-from cnnir.errors import IRError, LimitError, ModelError, RuntimeError, UnsupportedError, quoted
+from cnnir.errors import (
+    IRError,
+    LimitError,
+    ModelError,
+    RuntimeError,
+    UnsupportedError,
+    quoted,
+)
 from cnnir.frontends import (
     onnx_control,
     onnx_ops_constant,
@@ -40,6 +47,7 @@ from cnnir.frontends.onnx_model import (
     read_model,
     read_opsets,
 )
+from cnnir.frontends.onnx_obstacles import Obstacles
 from cnnir.frontends.onnx_schema import attributes, check_operands, resolved, signature
 from cnnir.frontends.onnx_scope import (
     ABSENT,
@@ -72,6 +80,9 @@ OPERATOR_FILES = (
 )
 """Importing them registers their operators."""
 
+MOST_CONSTANTS = 256
+"""Source nodes of constants that a node's provenance takes in."""
+
 MAX_NODES = 200_000
 MAX_BYTES = 4 << 30
 
@@ -80,13 +91,16 @@ def load(
     source: Source,
     shapes: Shapes | None = None,
     *,
+    outputs: Sequence[str] | None = None,
     max_nodes: int = MAX_NODES,
     max_bytes: int = MAX_BYTES,
 ) -> Graph:
     """Import an ONNX model from a path, its bytes, or a ModelProto.
 
     `shapes` gives the shapes of inputs by name; it is needed where the model leaves dimensions
-    open, except for the first (the batch), which is 1 unless said otherwise. `max_nodes` limits
+    open, except for the first (the batch), which is 1 unless said otherwise. `outputs` names what
+    is to be the outputs in place of the model's: tensors, or nodes for their first result.
+    `max_nodes` limits
     the nodes once functions are expanded, `max_bytes` the size of any single tensor. External
     data is only read below the folder of the model's path.
     """
@@ -95,7 +109,7 @@ def load(
     functions = Functions(model)
     functions.expanded(model.graph.node, max_nodes)
     importer = _Importer(functions, TensorReader(folder, max_bytes), max_nodes)
-    return importer.graph_of(model.graph, opsets, Dimensions(shapes))
+    return importer.graph_of(model.graph, opsets, Dimensions(shapes), outputs)
 
 
 class _Importer:
@@ -107,12 +121,18 @@ class _Importer:
         self.nodes = 0
         self.made: set[Value] = set()
         self.lengths: dict[Value, tuple[Value, int]] = {}
-        self.missing: dict[str, list[str]] = {}
+        self.obstacles = Obstacles()
         self.located: Exception | None = None
 
     # ------------------------------------------------------------------ graphs
 
-    def graph_of(self, proto: GraphProto, opsets: dict[str, int], dimensions: Dimensions) -> Graph:
+    def graph_of(
+        self,
+        proto: GraphProto,
+        opsets: dict[str, int],
+        dimensions: Dimensions,
+        outputs: Sequence[str] | None = None,
+    ) -> Graph:
         """The whole import of the main graph."""
         self.graph.name = proto.name or "main"
         if not proto.output:
@@ -121,13 +141,16 @@ class _Importer:
         self._initializers(proto, scope)
         self._inputs(proto, scope, dimensions)
         self._nodes(proto.node, scope)
+        names = [declared.name for declared in proto.output]
         values = self._outputs(proto, scope)
+        if outputs is not None:
+            names, values = list(outputs), [scope.tensor(proto.node, name) for name in outputs]
         if any(value is UNKNOWN for value in values):
-            raise self._unsupported()
-        for declared, value in zip(proto.output, values, strict=True):
-            if declared.name in self.graph.output_names:
-                raise ModelError(f"graph output {quoted(declared.name)} is listed twice")
-            self.graph.output(value, declared.name, *self.lengths.get(value, ()))
+            raise self.obstacles.error()
+        for name, value in zip(names, values, strict=True):
+            if name in self.graph.output_names:
+                raise ModelError(f"graph output {quoted(name)} is listed twice")
+            self.graph.output(value, name, *self.lengths.get(value, ()))
         self.graph.sweep()
         return self.graph
 
@@ -144,7 +167,7 @@ class _Importer:
         try:
             value: Any = self.graph.param(name, read(what))
         except UnsupportedError as error:
-            value = self._skip(str(error), what)
+            value = self.obstacles.add(str(error), what)
         scope.define(name, value, "initializer")
 
     def _inputs(self, proto: GraphProto, scope: Scope, dimensions: Dimensions) -> None:
@@ -163,7 +186,7 @@ class _Importer:
                 type = dimensions.input_type(declared, self.reader)
                 value: Any = self.graph.input(type, declared.name)
             except UnsupportedError as error:
-                value = self._skip(str(error), described("input", declared.name))
+                value = self.obstacles.add(str(error), described("input", declared.name))
             scope.define(declared.name, value, "graph input")
 
     def _outputs(self, proto: GraphProto, scope: Scope) -> list[Any]:
@@ -210,11 +233,11 @@ class _Importer:
         where = label(node, index, scope.prefix)
         results: Sequence[Any] = ()
         try:
-            with self.graph.provenance(name):
+            with self.graph.provenance(name, *_constants(node, scope)):
                 results = self._results(node, name, scope)
                 results = self._bound(node, results, where)
         except UnsupportedError as error:
-            self._skip(f"{_operator(node)}: {error}", quoted(name))
+            self.obstacles.add(str(error), quoted(name), node, scope)
         except (IRError, ModelError, RuntimeError, LimitError) as error:
             if error is self.located:
                 raise
@@ -224,6 +247,7 @@ class _Importer:
         for position, output in enumerate(node.output):
             if output:
                 value = results[position] if position < len(results) else UNKNOWN
+                _inherit(value, name)
                 scope.names[output] = value
                 self._check(scope.declared.get(output), value, f"{where}: output")
 
@@ -251,20 +275,22 @@ class _Importer:
         operator = OPERATORS.get(f"{domain}.{node.op_type}" if domain else node.op_type)
         if operator is None:
             raise UnsupportedError("the operator is not supported")
+        defaults = {name: known.attributes[name][2] for name in given.keys() - operator.attributes}
+        if refused := [name for name in sorted(defaults) if given[name] != defaults[name]]:
+            said = (f"attribute {n}={given[n]!r}, wanted {defaults[n]!r}" for n in refused)
+            raise UnsupportedError("; ".join(said))
         if any(value is UNKNOWN for value in operands):
             return ()
         if any(value in self.lengths for value in operands):
             raise UnsupportedError(OPEN_LENGTH)
         check_operands(known, [value and value.type for value in operands])
         if len(node.input) < operator.least:
-            raise UnsupportedError(f"opset {opset} with {len(node.input)} inputs")
+            count = f"{len(node.input)} inputs, wanted {operator.least} or more"
+            raise UnsupportedError(f"opset {opset} with {count}")
         operands += [None] * (operator.least - len(operands))
         if any(value is not None for value in operands[operator.most :]):
             raise UnsupportedError(f"input {known.operands[operator.most].name}")
-        for attribute in given.keys() - operator.attributes:
-            if given[attribute] != known.attributes[attribute][2]:
-                raise UnsupportedError(f"attribute {attribute}")
-            del given[attribute]
+        given = {name: value for name, value in given.items() if name not in defaults}
         if absent := sorted(operator.required - given.keys()):
             raise UnsupportedError(f"opset {opset} without the attribute {absent[0]}")
         builder = Builder(
@@ -308,7 +334,7 @@ class _Importer:
         for position, output in enumerate(node.output):
             if position >= len(results):
                 if output and results:
-                    self._skip(f"{_operator(node)}: output {position} is not supported", where)
+                    self.obstacles.add(f"output {position} is not supported", where, node)
                 named.append(UNKNOWN)
                 continue
             value = results[position]
@@ -320,23 +346,21 @@ class _Importer:
             named.append(value)
         return named
 
-    # ------------------------------------------------------------------ what is missing
 
-    def _skip(self, what: str, where: str) -> Any:
-        self.missing.setdefault(what, []).append(where)
-        return UNKNOWN
-
-    def _unsupported(self) -> UnsupportedError:
-        items = []
-        for what, places in self.missing.items():
-            shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
-            items.append(f"{what} ({len(places)}: {shown})")
-        return UnsupportedError("the model asks for what cnnir does not have:", items)
+def _inherit(value: Any, name: str) -> None:
+    """A node that only gives a value on, or has nodes of its own inside, is its source as well."""
+    if isinstance(value, Value) and name not in value.node.sources:
+        value.node.sources += (name,)
 
 
-def _operator(node: NodeProto) -> str:
-    domain = f"{quoted(node.domain)[1:-1]}." if default_domain(node.domain) else ""
-    return domain + quoted(node.op_type)[1:-1]
+def _constants(node: NodeProto, scope: Scope) -> list[str]:
+    """The nodes that made constants which this one reads: what it becomes comes from them too."""
+    found: dict[str, None] = {}
+    for name in filter(None, node.input):
+        value = scope.find(name) if name in scope else None
+        if isinstance(value, Value) and value.node.kind == "param":
+            found |= dict.fromkeys(value.node.sources)
+    return list(found)[:MOST_CONSTANTS]
 
 
 def _declared(proto: GraphProto) -> dict[str, ValueInfoProto]:

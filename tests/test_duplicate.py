@@ -24,7 +24,7 @@ def fired(text: str) -> tuple[cnnir.Graph, int]:
     g = cnnir.parse(text)
     outcome = Duplicate().run(g)
     g.verify()
-    return g, outcome.total
+    return g, outcome.fired.get("duplicate", 0)
 
 
 def test_a_chain_is_copied_for_each_user() -> None:

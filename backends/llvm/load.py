@@ -10,21 +10,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnir.backends.base import Plan, Program, Step
+from cnnir.backends.base import Plan, Program, Step, on_copies, split
+from cnnir.backends.llvm.artifacts import FORMS, files
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.emit import Emitted, emit
 from cnnir.backends.llvm.engine import Engine, build
+from cnnir.backends.llvm.entry import HOLD, Entry, possible
 from cnnir.backends.llvm.frame import Frame
 from cnnir.backends.llvm.place import Places, place
 from cnnir.backends.llvm.program import Context
 from cnnir.backends.llvm.schedule import Schedule
 from cnnir.backends.llvm.threads import pool
 from cnnir.backends.schedule import EXPRESSIONS
+from cnnir.backends.state import State
 from cnnir.errors import BackendError, RuntimeError
 
-SHARING_COST = 8e-6
-"""Seconds that a run of several threads loses: to tell the others (3 us), to wait for each other
-and to fetch what others have written (LeNet, 8 rows: 5 us more)."""
+SHARING_COST = 40e-6
+"""Seconds, by estimate, that several threads must save for a run to be shared. Sharing takes 8 us
+where the others spin for work, 25 us where they have gone to sleep, as they mostly have when such
+short runs come one at a time; and estimates are high by a third or more (LeNet: 4 images gain 6 us
+or lose 9, 8 images gain 27 or 12)."""
 
 _FLOPS, _BYTES = 60e9, 40e9  # a second, on one core, of short runs
 
@@ -49,30 +54,57 @@ class LlvmProgram(Program):
         plan.seconds["emit"] = time.perf_counter() - started
         self._engine = build(self.code.modules, self.code.run.exports, schedule.target, cache)
         self._run, self._profiled = map(self._engine.address, ("run", "run_profiled"))
-        self._alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._engine.address("run_alone"))
+        alone = self._engine.address("run_alone")
+        self._alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(alone)
         self._shared = saved_by_sharing(plan.steps, threads) > SHARING_COST
         self._idle: list[Frame] = []
         self._frames = 0
         self._closing = False
         self._returned = threading.Condition()
-        self._unload = weakref.finalize(self, _unload, self._engine, self._idle, self._places)
+        entry = self._entry(alone, cache)
+        self.enter = entry.enter if entry else None
+        self._unload = weakref.finalize(
+            self, _unload, self._engine, self._idle, self._places, entry
+        )
         self._unload.atexit = False  # daemon threads may still be running it
         self._describe()
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if self.graph.carried:
+            return on_copies(self, arrays)
         frame = self._acquire()
         try:
             return self._call(None, arrays, frame)
         finally:
             self._release(frame)
 
-    def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
+    def advance(self, arrays: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
         frame = self._acquire()
         try:
-            self._call(self._profiled, arrays, frame)
+            return self._call(None, arrays, frame, state)
+        finally:
+            self._release(frame)
+
+    def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
+        state, given = split(self.graph, arrays)
+        frame = self._acquire()
+        try:
+            self._call(self._profiled, given, frame, state)
             return frame.context.step_seconds()
         finally:
             self._release(frame)
+
+    forms = FORMS
+
+    def artifacts(self, form: str) -> dict[str, bytes]:
+        return (
+            files(self.code, self._schedule.target, form)
+            if form in FORMS
+            else super().artifacts(form)
+        )
+
+    def texts(self) -> dict[str, str]:
+        return dict(self.code.kernels)
 
     def close(self) -> None:
         with self._returned:
@@ -87,9 +119,14 @@ class LlvmProgram(Program):
             self._frames = 0
 
     def _call(
-        self, function: int | None, arrays: Sequence[np.ndarray], frame: Frame
+        self,
+        function: int | None,
+        arrays: Sequence[np.ndarray],
+        frame: Frame,
+        state: State | None = None,
     ) -> list[np.ndarray]:
         """A run, or what `function` makes of one."""
+        frame.bind(state)
         kept = frame.fill(arrays)
         if function is not None or self._shared:
             threads = self.threads if self._shared else 1
@@ -99,6 +136,20 @@ class LlvmProgram(Program):
         if frame.context.failed:
             raise self._failure(frame.context.failures())
         return frame.results(kept)
+
+    def _entry(self, alone: int, cache: ObjectCache | None) -> Entry | None:
+        """A short way in, for runs that are over before anybody could miss the GIL."""
+        if self._shared or seconds(self.plan.steps) > HOLD or not possible():
+            return None
+        frame = self._frame()
+        if not frame.small:
+            return None
+        return Entry(frame, alone, [v.type for v in self.graph.inputs], cache)
+
+    def _frame(self) -> Frame:
+        constants = self._places.constants.ctypes.data
+        arena = self._places.arena_bytes
+        return Frame(self.graph, Context(self.code.run, self.threads, arena, constants))
 
     def _failure(self, failures: list[tuple[int, int]]) -> RuntimeError:
         """What was wrong, by the step's index words and source nodes."""
@@ -124,9 +175,7 @@ class LlvmProgram(Program):
                 raise BackendError("the program has been closed")
             self._frames += 1
         try:
-            constants = self._places.constants.ctypes.data
-            arena = self._places.arena_bytes
-            return Frame(self.graph, Context(self.code.run, self.threads, arena, constants))
+            return self._frame()
         except BaseException:
             with self._returned:
                 self._frames -= 1
@@ -150,6 +199,11 @@ class LlvmProgram(Program):
         self.plan.notes += report.notes
 
 
+def seconds(steps: Sequence[Step]) -> float:
+    """Of a short run on one core, by estimate."""
+    return sum(max(step.flops / _FLOPS, step.bytes / _BYTES) for step in steps)
+
+
 def saved_by_sharing(steps: Sequence[Step], threads: int) -> float:
     """Seconds, by estimate, that several threads save in a run by sharing the items of steps."""
     saved = 0.0
@@ -159,8 +213,10 @@ def saved_by_sharing(steps: Sequence[Step], threads: int) -> float:
     return saved
 
 
-def _unload(engine: Engine, frames: list[Frame], places: Places) -> None:
+def _unload(engine: Engine, frames: list[Frame], places: Places, entry: Entry | None) -> None:
     """Free a program's code and memory; takes all of it, so that nothing goes before."""
+    if entry:
+        entry.close()
     pool().quiesce()
     engine.close()
     frames.clear()

@@ -8,98 +8,42 @@ nodes; this file knows no LLVM.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import replace
 from math import prod
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
+from cnnir.backends.llvm.gradient_offers import GRADIENTS
 from cnnir.backends.llvm.kernels import (
     conv_transpose,
     depthwise,
     direct_conv,
     grouped_conv,
     matmul,
-    max_pool_grad,
     phased_transpose,
     pool,
     repack,
-    weight_grad,
-    weight_grad_copied,
-    weight_grad_sum,
-    weight_grad_winograd,
     winograd,
+    winograd_pack,
 )
 from cnnir.backends.llvm.kernels.spec import Target
-from cnnir.ir import Graph, Node, Value
+from cnnir.backends.llvm.work import (
+    FIRST_LAYER_CHANNELS,
+    Found,
+    Offer,
+    Work,
+    against_winograd,
+    filled,
+    pool_spec,
+    tiling_of,
+    windows_spec,
+)
 
-FIRST_LAYER_CHANNELS = 4
-"""Up to so many input channels are read row-major: a block of them would be mostly padding."""
+__all__ = ["Offer", "Work", "offers", "predicted", "variants"]
 
-WINOGRAD_FLOPS = 4e6
-"""Of a convolution from which on Winograd is considered: its code takes longer to make."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """A node to be computed, seen through its anchor: the operands are the outer graph's values."""
-
-    graph: Graph
-    node: Node
-    anchor: Node
-    operands: tuple[Value | None, ...]
-    """Of the anchor."""
-
-    def shape(self, position: int) -> tuple[int, ...]:
-        """The shape of an anchor operand."""
-        value = self.operands[position]
-        assert value is not None
-        return value.type.shape
-
-    def constant(self, position: int) -> np.ndarray | None:
-        """The array of an anchor operand that is a param."""
-        if position >= len(self.operands):
-            return None
-        return self.graph.array(self.operands[position])
-
-    @property
-    def bias(self) -> bool:
-        """Whether the anchor has a third operand."""
-        return len(self.operands) > 2 and self.operands[2] is not None
-
-    @property
-    def dtypes(self) -> set[str]:
-        """Element types of the anchor's operands and of all results."""
-        known = [v for v in self.operands if v is None or v.node.name != "max_pool_index"]
-        values = (*known, *self.anchor.results, *self.node.results)
-        return {v.type.dtype for v in values if v is not None}
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A template that can serve, with its tiling and predicted time on one core."""
-
-    kind: str
-    template: ModuleType
-    spec: Any
-    tiling: Any
-    seconds: float
-    blocked: bool
-    """Whether the result is in blocks of channels (row-major otherwise)."""
-    operands: tuple[tuple[int, str], ...]
-    """(anchor operand, how): plain, blocked, padded to whole vectors, or packed by the template."""
-    then: Offer | None = None
-    """A second kernel that makes the result from what the first one wrote."""
-    floats: int = 0
-    """That the first one writes, where there is a second."""
-    key: Hashable = field(init=False, default=())
-
-    def pack(self, array: np.ndarray) -> np.ndarray:
-        """Constant weights as the template reads them."""
-        packed: np.ndarray = self.template.pack(array, self.spec, self.tiling)
-        return packed
+TILINGS, MEASURED, HOPELESS = 5, 8, 2.5
+"""Tilings of a template, and candidates of a step, that are measured at most; and how often the
+best predicted time makes another candidate hopeless."""
 
 
 def offers(work: Work, plain: bool, target: Target, lanes: int) -> tuple[list[Offer], list[str]]:
@@ -120,12 +64,28 @@ def offers(work: Work, plain: bool, target: Target, lanes: int) -> tuple[list[Of
     return sorted(found, key=lambda offer: offer.seconds), rejected
 
 
-Found = tuple[list[Offer], list[str]]
+def variants(found: list[Offer], target: Target) -> list[Offer]:
+    """What is worth measuring beside the best offer: others of the same layouts, each with several
+    tilings, the best by prediction first."""
+    best = found[0]
+    offered = []
+    for offer in found:
+        tilings = getattr(offer.template, "tilings", None)
+        if (offer.operands, offer.blocked) != (best.operands, best.blocked):
+            continue
+        chosen = tilings(offer.spec, target, TILINGS) if tilings else [offer.tiling]
+        for tiling in dict.fromkeys((offer.tiling, *chosen)):
+            seconds = offer.template.estimate(offer.spec, tiling, target)
+            offered.append(replace(offer, tiling=tiling, seconds=seconds))
+    first, *others = sorted(offered, key=lambda offer: offer.seconds)
+    near = [offer for offer in others if offer.seconds < HOPELESS * first.seconds]
+    return [first, *near][:MEASURED]
 
 
 def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     spec = _conv_spec(work, lanes)
     found, rejected = [], []
+    alone = replace(target, threads=1)
     reads = spec.channels <= FIRST_LAYER_CHANNELS and plain
     direct = replace(spec, plain=reads)
     for kind, template, wanted in (
@@ -136,12 +96,15 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     ):
         reason = template.reject(wanted)
         if template is winograd:
-            reason = reason or _against_winograd(spec, target)
+            reason = reason or against_winograd(spec, target)
+            if work.constant(1) is None and not winograd_pack.can_pack(spec):
+                reason = reason or "run-time weights of several groups or slices"
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue
-        tiling = _tiling(template, wanted, target)
-        seconds = template.estimate(wanted, tiling, target)
+        # cut for the threads by Winograd alone, which else would lose by it what it gains
+        tiling = tiling_of(template, wanted, target if template is winograd else alone)
+        seconds = predicted(template, wanted, target)
         if work.constant(1) is None:
             seconds += _packing(template, wanted, tiling, target)
         how = "plain" if wanted.plain else "blocked"
@@ -162,19 +125,11 @@ def _packing(template: ModuleType, spec: Any, tiling: Any, target: Target) -> fl
     return repack.estimate(vectors, target, spec.lanes)
 
 
-def _against_winograd(spec: direct_conv.ConvSpec, target: Target) -> str | None:
-    """Why a convolution that Winograd could serve should not be."""
-    if target.exact:
-        return "it rounds differently, and precision is exact"
-    if spec.flops < WINOGRAD_FLOPS:
-        return f"{spec.flops / 1e6:.1f} MFLOP, too few to gain from"
-    return None
-
-
-@lru_cache(maxsize=4096)
-def _tiling(template: ModuleType, spec: Hashable, target: Target) -> Any:
-    """A template's choice, made once for equal shapes."""
-    return template.choose(spec, target)
+def predicted(template: ModuleType, spec: Hashable, target: Target) -> float:
+    """Seconds on one core, cut to suit it: the algorithm must not depend on the threads."""
+    alone = replace(target, threads=1)
+    seconds: float = template.estimate(spec, tiling_of(template, spec, alone), alone)
+    return seconds
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:
@@ -182,35 +137,9 @@ def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:
     return ((0, first), (1, "packed"), (2, "padded"))[: 3 if bias else 2]
 
 
-def _filled(values: tuple[int, ...], rank: int, default: int) -> tuple[int, ...]:
-    return tuple(values) or (default,) * rank
-
-
 def _conv_spec(work: Work, lanes: int) -> direct_conv.ConvSpec:
     x, w, attrs = work.shape(0), work.shape(1), work.anchor.attrs
-    return replace(_windows_spec(attrs, x, w[0], w[2:], lanes), bias=work.bias)
-
-
-def _windows_spec(
-    attrs: dict[str, Any],
-    x: tuple[int, ...],
-    filters: int,
-    kernel: tuple[int, ...],
-    lanes: int,
-) -> direct_conv.ConvSpec:
-    rank = len(x) - 2
-    return direct_conv.ConvSpec(
-        batch=x[0],
-        channels=x[1],
-        filters=filters,
-        sizes=x[2:],
-        kernel=kernel,
-        stride=_filled(attrs["stride"], rank, 1),
-        dilation=_filled(attrs["dilation"], rank, 1),
-        padding=_filled(attrs["padding"], 2 * rank, 0),
-        groups=attrs["groups"],
-        lanes=lanes,
-    )
+    return replace(windows_spec(attrs, x, w[0], w[2:], lanes), bias=work.bias)
 
 
 def _conv_transpose(work: Work, plain: bool, target: Target, lanes: int) -> Found:
@@ -222,10 +151,10 @@ def _conv_transpose(work: Work, plain: bool, target: Target, lanes: int) -> Foun
         filters=w[1] * attrs["groups"],
         sizes=x[2:],
         kernel=w[2:],
-        stride=_filled(attrs["stride"], rank, 1),
-        dilation=_filled(attrs["dilation"], rank, 1),
-        padding=_filled(attrs["padding"], 2 * rank, 0),
-        output_padding=_filled(attrs["output_padding"], rank, 0),
+        stride=filled(attrs["stride"], rank, 1),
+        dilation=filled(attrs["dilation"], rank, 1),
+        padding=filled(attrs["padding"], 2 * rank, 0),
+        output_padding=filled(attrs["output_padding"], rank, 0),
         groups=attrs["groups"],
         bias=work.bias,
         lanes=lanes,
@@ -238,7 +167,7 @@ def _conv_transpose(work: Work, plain: bool, target: Target, lanes: int) -> Foun
         if reason := template.reject(wanted):
             rejected.append(f"{kind}: {reason}")
             continue
-        tiling = _tiling(template, wanted, target)
+        tiling = tiling_of(template, wanted, target)
         seconds = template.estimate(wanted, tiling, target)
         roles = _roles("blocked", work.bias)
         found.append(Offer(kind, template, wanted, tiling, seconds, True, roles))
@@ -279,7 +208,7 @@ def _pool(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     kind = "max" if work.anchor.name == "max_pool" else "average"
     count = kind == "average" and attrs["count_include_pad"]
     out = work.anchor.results[0].type.shape[2:]
-    spec = _pool_spec(attrs, x, out, kind, count, lanes)
+    spec = pool_spec(attrs, x, out, kind, count, lanes)
     if reason := pool.reject(spec):
         return [], [f"pool: {reason}"]
     tiling = pool.choose(spec, target)
@@ -287,83 +216,11 @@ def _pool(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     return [Offer("pool", pool, spec, tiling, seconds, True, ((0, "blocked"),))], []
 
 
-def _pool_spec(
-    attrs: dict[str, Any],
-    x: tuple[int, ...],
-    out: tuple[int, ...],
-    kind: str,
-    count_padding: bool,
-    lanes: int,
-) -> pool.PoolSpec:
-    rank = len(x) - 2
-    return pool.PoolSpec(
-        kind=kind,
-        batch=x[0],
-        channels=x[1],
-        sizes=x[2:],
-        out_sizes=out,
-        kernel=attrs["kernel"],
-        stride=_filled(attrs["stride"], rank, 1),
-        dilation=_filled(attrs["dilation"], rank, 1),
-        padding=_filled(attrs["padding"], 2 * rank, 0),
-        count_padding=count_padding,
-        lanes=lanes,
-    )
-
-
-def _weight_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
-    x, dy, attrs = work.shape(0), work.shape(1), work.anchor.attrs
-    spec = _windows_spec(attrs, x, dy[1], attrs["kernel"], lanes)
-    found, rejected = [], []
-    rows = spec.channels // spec.groups * prod(spec.kernel)
-    few = plain and spec.channels <= FIRST_LAYER_CHANNELS and spec.groups == 1
-    for kind, template, wanted in (
-        ("weight_grad", weight_grad, spec),
-        ("weight_grad_copied", weight_grad_copied, replace(spec, plain=few)),
-        ("weight_grad_winograd", weight_grad_winograd, spec),
-    ):
-        reason = template.reject(wanted)
-        if template is weight_grad_winograd:
-            reason = reason or _against_winograd(spec, target)
-        if reason:
-            rejected.append(f"{kind}: {reason}")
-            continue
-        tiling = _tiling(template, wanted, target)
-        g = template.Geometry(wanted, tiling)
-        last = weight_grad_sum.SumSpec(spec.filters, rows, g.rows, tiling.parts, lanes)
-        after = weight_grad_sum.estimate(last, target)
-        then = Offer("weight_grad_sum", weight_grad_sum, last, None, after, False, ())
-        seconds = template.estimate(wanted, tiling, target) + after
-        reads = ((0, "plain" if wanted.plain else "blocked"), (1, "blocked"))
-        floats = tiling.parts * g.part
-        found.append(Offer(kind, template, wanted, tiling, seconds, False, reads, then, floats))
-    return found, rejected
-
-
-def _max_pool_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
-    index, attrs, out = work.operands[1], work.anchor.attrs, work.shape(0)[2:]
-    assert index is not None
-    pooled = index.node.operands[0] if index.node.name == "max_pool_index" else None
-    if pooled is None or pooled.type.dtype != "f32" or pooled.type.shape[2:] != attrs["sizes"]:
-        return [], ["max_pool_grad: the index is not that of a pool in f32"]
-    spec = _pool_spec(attrs, pooled.type.shape, out, "max", False, lanes)
-    own = _pool_spec(index.node.attrs, pooled.type.shape, out, "max", False, lanes)
-    if spec != own or index.node.attrs["storage_order"]:
-        return [], ["max_pool_grad: the index is that of another pool"]
-    if reason := max_pool_grad.reject(spec):
-        return [], [f"max_pool_grad: {reason}"]
-    tiling = max_pool_grad.choose(spec, target)
-    seconds = max_pool_grad.estimate(spec, tiling, target)
-    reads = ((0, "blocked"), (1, "pooled"))
-    return [Offer("max_pool_grad", max_pool_grad, spec, tiling, seconds, True, reads)], []
-
-
 _MAKERS: dict[str, Callable[[Work, bool, Target, int], Found]] = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
-    "conv_weight_grad": _weight_grad,
     "matmul": _matmul,
     "max_pool": _pool,
-    "max_pool_grad": _max_pool_grad,
     "avg_pool": _pool,
+    **GRADIENTS,
 }

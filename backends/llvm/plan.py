@@ -19,27 +19,37 @@ from cnnir.backends.fused import (
     step_of,
 )
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
+from cnnir.backends.llvm.carry import carry
 from cnnir.backends.llvm.deferred import deferred
 from cnnir.backends.llvm.kernels.spec import Target
+from cnnir.backends.llvm.lanes import first_block, keeps_lanes
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
-from cnnir.backends.llvm.offers import Offer, Work, offers
+from cnnir.backends.llvm.offers import Offer, Work, offers, variants
 from cnnir.backends.llvm.packing import Packed, PackKernel, origin
 from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
+from cnnir.backends.llvm.trial import Candidate
+from cnnir.backends.llvm.tuning import Time, Tuning
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
-from cnnir.ops import Elementwise
 
 PEAK_HZ = 3e9
 """Clock that predictions assume; only the ratios between predictions matter."""
 
 
-def plan(graph: Graph, target: CpuTarget, threads: int = 1, exact: bool = False) -> Schedule:
+def plan(
+    graph: Graph,
+    target: CpuTarget,
+    threads: int = 1,
+    exact: bool = False,
+    tuning: Tuning | None = None,
+) -> Schedule:
     """Choose a kernel and layouts for every node of an optimised graph.
 
-    threads: what work is cut for; results do not depend on it. exact: see Target.
+    threads: what work is cut for; results do not depend on it. exact: see Target. tuning: what has
+    been measured, and where to note what should be; None goes by predictions.
     """
-    planner = _Planner(graph, target, threads, exact)
+    planner = _Planner(graph, target, threads, exact, tuning)
     for node in graph.order():
         if node.op is not None:
             planner.node(node)
@@ -48,8 +58,10 @@ def plan(graph: Graph, target: CpuTarget, threads: int = 1, exact: bool = False)
 
 
 class _Planner:
-    def __init__(self, graph: Graph, target: CpuTarget, threads: int, exact: bool) -> None:
-        self.graph, self.lanes = graph, target.lanes
+    def __init__(
+        self, graph: Graph, target: CpuTarget, threads: int, exact: bool, tuning: Tuning | None
+    ) -> None:
+        self.graph, self.lanes, self.tuning = graph, target.lanes, tuning
         self.schedule = Schedule(graph, target)
         self.machine = Target(
             registers=target.registers,
@@ -157,42 +169,65 @@ class _Planner:
         return Work(self.graph, node, anchor, operands)
 
     def _template(self, work: Work, found: list[Offer], rejected: list[str]) -> None:
-        offer, node = found[0], work.node
-        layout = self.blocked if offer.blocked else self.plain
-        reads: list[Pointer] = []
-        for position, how in offer.operands:
-            value = work.operands[position]
-            assert value is not None
-            reads.append(self._operand(value, how, offer, node))
-        slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
-        if offer.then is not None:
-            partial = Slot(node.results[0], Packed(repr(offer.spec), offer.floats))
-            kernel = TemplateKernel(offer, work.anchor, work.anchor, partial.layout, (), ())
-            step = step_of(node, offer.kind, partial.layout, [*slower, *rejected])
-            step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core, with what follows"
-            self.schedule.add(kernel, reads, [partial], step)
-            offer, reads, slower, rejected = offer.then, [partial], [], []
+        node = work.node
+        layout = self.blocked if found[0].blocked else self.plain
         extra = epilogue_inputs(node, work.anchor)
-        slots = [self._epilogue_operand(node.operands[i], layout) for i in extra]
-        kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), tuple(slots))
-        step = step_of(node, offer.kind, layout, [*slower, *rejected])
-        step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core"
-        self._emit(kernel, [*reads, *slots], node, layout, step)
+        slots = tuple(self._epilogue_operand(node.operands[i], layout) for i in extra)
 
-    def _operand(self, value: Value, how: str, offer: Offer, node: Node) -> Pointer:
+        def candidate(offer: Offer) -> Candidate:
+            reads = [self._operand(work, position, how, offer) for position, how in offer.operands]
+            if offer.then is not None:
+                reads, offer = self._first(work, offer, reads), offer.then
+            kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), slots)
+            writes = (Slot(value, layout) for value in node.results)
+            return Candidate(kernel, (*reads, *slots, *writes))
+
+        rivals = [] if self.tuning is None else variants(found, self.machine)
+        if self.tuning is None or len(rivals) < 2 or self._takes_steps(work, found[0]):
+            chosen, reason, slower = candidate(found[0]), *_predicted(found)
+        else:
+            chosen, times = self.tuning.best([candidate(offer) for offer in rivals])
+            reason, slower = _measured(times)
+        step = step_of(node, chosen.kernel.kind, layout, [*slower, *rejected])
+        step.reason = reason
+        reads = list(chosen.pointers[: len(chosen.pointers) - len(node.results)])
+        self._emit(chosen.kernel, reads, node, layout, step)
+
+    def _takes_steps(self, work: Work, offer: Offer) -> bool:
+        """Whether an offer is more than one step, so that a trial of its kernel says little."""
+        packed = [work.operands[i] for i, how in offer.operands if how == "packed"]
+        return offer.then is not None or any(self._at_run_time(v) for v in packed if v is not None)
+
+    def _at_run_time(self, value: Value) -> bool:
+        return value in self.home or value.node in self.deferred
+
+    def _first(self, work: Work, offer: Offer, reads: list[Pointer]) -> list[Pointer]:
+        """The first of two kernels: what the second one reads."""
+        partial = Slot(work.node.results[0], Packed(repr(offer.spec), offer.floats))
+        kernel = TemplateKernel(offer, work.anchor, work.anchor, partial.layout, (), ())
+        step = step_of(work.node, offer.kind, partial.layout, [])
+        step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core, with what follows"
+        self.schedule.add(kernel, reads, [partial], step)
+        return [partial]
+
+    def _operand(self, work: Work, position: int, how: str, offer: Offer) -> Pointer:
+        value = work.operands[position]
+        assert value is not None
         if how == "packed":
-            return self._packed(value, offer, node)
+            return self._packed(value, offer, work.node)
         if how == "padded" and value not in self.home:
             return Slot(value, Padded(self.lanes))
-        if how == "pooled":  # of a max_pool_index, what it looked at
-            value, how = _operand(value.node, 0), "blocked"
         if how == "padded":
             how = "plain"  # what lies behind its end are pad lanes
+        if how == "pooled":  # of a max_pool_index, what it looked at
+            index, how = value.node, "blocked"
+            assert index.operands[0] is not None
+            value = index.operands[0]
         return self._in_layout(value, self.plain if how == "plain" else self.blocked)
 
     def _packed(self, value: Value, offer: Offer, node: Node) -> Pointer:
         """Weights in the order of a template: of a param once, of another value in every run."""
-        if value not in self.home and value.node not in self.deferred:
+        if not self._at_run_time(value):
             key = (offer.kind, repr(offer.spec), repr(offer.tiling))
             return PackedParam(value, key, offer.pack)
         source, addresses = origin(value, self.home.__contains__)
@@ -285,16 +320,33 @@ class _Planner:
         step = step_of(node, "pack", layout, [])
         step.op = "copy" if read.layout == layout else f"{read.layout} to {layout}"
         step.reason = "the value is needed in another place or layout"
-        step.sources = sources
+        step.sources, step.serial = sources, value.node.serial
         self.schedule.add(kernel, [read], [into], step)
         return into
 
+    def _stays(self, position: int, value: Value) -> bool:
+        """Whether an output is the very input that it is carried to."""
+        carried = self.graph.carried
+        return position in carried and self.graph.inputs[carried[position]] is value
+
+    def _moved(self, made: Slot, into: Slot) -> None:
+        """A copy of one slot into another, which is there already."""
+        node = copy_node(made.value.type)
+        kernel = LoopsKernel(node, (made.layout,), into.layout, self.lanes)
+        step = step_of(node, "pack", into.layout, [])
+        step.op, step.sources = "carry", made.value.node.sources
+        step.reason = "what it replaces is read after it is known, or by the kernel that makes it"
+        self.schedule.add(kernel, [made], [into], step)
+
     def outputs(self) -> None:
-        """Every output row-major, in an array of its own."""
+        """Every output row-major, in an array of its own, or where its input was."""
         aliases = self.schedule.aliases
         # an array of the caller is addressed as a whole, so nothing may have a name for its part
         taken = {outer for inner, (outer, _) in aliases.items() if inner.nbytes != outer.nbytes}
-        for value in self.graph.outputs:
+        for position, value in enumerate(self.graph.outputs):
+            if value.node.kind == "input" and self._stays(position, value):
+                self.schedule.outputs.append(self.home[value])
+                continue
             slot = self._in_layout(value, self.plain)
             root = slot
             while root in aliases:
@@ -303,56 +355,24 @@ class _Planner:
                 slot = root = self._copied(value, self.plain, value.node.sources)
             taken.add(root)
             self.schedule.outputs.append(slot)
+        carry(self.schedule, self._moved)
 
 
-def first_block(node: Node, lanes: int) -> int | None:
-    """The block of channels with which a slice begins; None for one that is not made of blocks.
-
-    Behind its end there may be other channels in its last block, where pad lanes would be.
-    """
-    shape = _shape(node, 0)
-    if len(shape) < 2 or any(step != 1 for step in node.attrs["steps"]):
-        return None
-    start, size = node.attrs["starts"][1], node.attrs["sizes"][1]
-    others = all(node.attrs["sizes"][k] == shape[k] for k in range(len(shape)) if k != 1)
-    return start // lanes if others and start % lanes == 0 and size else None
+def _predicted(found: list[Offer]) -> tuple[str, list[str]]:
+    """Why the first offer was taken, and not the others."""
+    slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
+    return f"predicted {found[0].seconds * 1e6:.0f} us on one core", slower
 
 
-def keeps_lanes(node: Node, lanes: int) -> bool:
-    """Whether every result channel comes from the same channel of the operands (or from all)."""
-    body = node.attrs.get("body")
-    inner = [n for n in body.order() if n.op] if isinstance(body, Graph) else [node]
-    return all(_keeps_lanes(n, lanes) for n in inner)
-
-
-def _keeps_lanes(node: Node, lanes: int) -> bool:
-    assert node.op is not None
-    attrs, rank = node.attrs, node.results[0].type.rank
-    if issubclass(node.op, Elementwise) or node.name in _WINDOWS:
-        return True
-    match node.name:
-        case "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min" | "reduce_prod":
-            return attrs["keepdims"] and min(attrs["axes"], default=2) >= 2
-        case "resize":
-            return _shape(node, 0)[:2] == node.results[0].type.shape[:2]
-        case "pad":
-            return not any(attrs["padding"][i] for i in (0, 1, rank, rank + 1))
-        case "slice":
-            return _shape(node, 0)[1] == node.results[0].type.shape[1] and attrs["steps"][1] == 1
-        case "concat":
-            sizes = [_shape(node, i)[1] for i in range(len(node.operands))]
-            return attrs["axis"] != 1 or not any(size % lanes for size in sizes[:-1])
-    return False
-
-
-_WINDOWS = ("max_pool", "avg_pool", "lp_pool", "conv", "conv_transpose", "lrn")
-
-
-def _shape(node: Node, position: int) -> tuple[int, ...]:
-    return _operand(node, position).type.shape
-
-
-def _operand(node: Node, position: int) -> Value:
-    value = node.operands[position]
-    assert value is not None
-    return value
+def _measured(times: list[Time]) -> tuple[str, list[str]]:
+    """The same for what was measured; nothing yet where it is still to be."""
+    if not times:
+        return "to be measured", []
+    best, *others = times
+    following = f", next {others[0]}" if others else ""
+    slower = [
+        f"{time.kind} {time.tiling}: {time.seconds * 1e6:.0f} us, "
+        f"predicted {time.predicted * 1e6:.0f} us"
+        for time in others
+    ]
+    return f"tuned: {best.seconds * 1e6:.0f} us{following}", slower

@@ -39,8 +39,9 @@ class Duplicate(Pass):
                 continue
             users = list(dict.fromkeys(user for user, _ in g.users(node.results[0])))
             for user in users[1:]:
-                _point(g, user, node.results[0], _copy(g, chain))
-                outcome.count("duplicate")
+                made = _copy(g, chain)
+                _point(g, user, node.results[0], made[-1].results[0])
+                outcome.record("duplicate", chain[::-1], made)
         return outcome
 
     def _chain(self, g: Graph, node: Node) -> list[Node]:
@@ -87,14 +88,17 @@ def _stored(g: Graph, value: Value, chain: set[Node]) -> bool:
     return any(user not in chain for user, _ in g.users(value))
 
 
-def _copy(g: Graph, chain: list[Node]) -> Value:
-    """The chain again, on the same operands."""
-    made: dict[Value, Value] = {}
+def _copy(g: Graph, chain: list[Node]) -> list[Node]:
+    """The chain again, on the same operands; last node last."""
+    twins: dict[Value, Value] = {}
+    made: list[Node] = []
     for node in reversed(chain):
-        operands = (v and made.get(v, v) for v in node.operands)
+        operands = (v and twins.get(v, v) for v in node.operands)
         with g.provenance(*node.sources):
-            made[node.results[0]] = g.add(node.op or node.name, *operands, **node.attrs)
-    return made[chain[0].results[0]]
+            result = g.add(node.op or node.name, *operands, **node.attrs)
+        twins[node.results[0]] = result
+        made.append(result.node)
+    return made
 
 
 def _point(g: Graph, user: Node, old: Value, new: Value) -> None:

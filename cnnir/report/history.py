@@ -1,124 +1,156 @@
-"""What the passes did: a row a pass, and the text of the graph before and after it."""
+"""What the passes did: a row a pass, the errors of rules, and the text of the graph in between."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 from rich.table import Table
 
 from cnnir.errors import PassError
-from cnnir.report.table import Column, duration, number, table
-from cnnir.rewrite import Accepted, Declined
+from cnnir.ir import Graph
+from cnnir.records import PassRecord, difference
+from cnnir.report.table import Column, duration, number, scaled, size, table
 
 
-class Record(Protocol):
-    """What is read of a pipeline's record of one pass."""
-
-    name: str
-    options: str
-    seconds: float
-    rewrites: dict[str, int]
-    nodes_before: int
-    nodes_after: int
-    declined: list[Declined]
-    accepted: list[Accepted]
-    text: str | None
-    difference: float | None
-
-
-def labels(records: Sequence[Record]) -> list[str]:
-    """The passes' names; one that runs again is `fold#2`."""
-    names = [record.name for record in records]
-    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
-    return [f"{n}#{c}" if c > 1 else n for n, c in zip(names, counts, strict=True)]
-
-
-def history_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+def history_rows(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
     """A row a pass, in the order they ran."""
     return [
         {
-            "pass": label,
+            "pass": record.label,
             "options": record.options,
-            "rewrites": dict(record.rewrites),
-            "nodes_before": record.nodes_before,
-            "nodes_after": record.nodes_after,
             "seconds": record.seconds,
+            "fired": record.fired,
+            "kinds": record.kinds,
+            "before": asdict(record.before),
+            "after": asdict(record.after),
             "difference": record.difference,
-            "declined": [
-                {"rule": d.rule, "node": d.node, "sources": list(d.sources), "reason": d.reason}
-                for d in record.declined
-            ],
-            "accepted": [
-                {
-                    "rule": a.rule,
-                    "node": a.node,
-                    "sources": list(a.sources),
-                    "reason": a.reason,
-                    "error": a.error,
-                }
-                for a in record.accepted
-            ],
+            "errors": record.errors,
+            "rewrites": [asdict(rewrite) for rewrite in record.rewrites],
+            "declined": [asdict(declined) for declined in record.declined],
         }
-        for label, record in zip(labels(records), records, strict=True)
+        for record in records
     ]
 
 
-def history_table(records: Sequence[Record]) -> Table:
-    """The rows of `history_rows`; the last column counts candidates that were left alone."""
-    rows = history_rows(records)
+def history_table(records: Sequence[PassRecord]) -> Table:
+    """The passes; nodes and costs are those after each, `left alone` counts what was declined."""
+    rows = [
+        row | row["after"] | {"left": len(record.declined) or None}
+        for row, record in zip(history_rows(records), records, strict=True)
+    ]
     columns = [
         Column("pass", "pass"),
-        Column("rewrites", "rewrites", _rewrites_text, wrap=True),
-        number("nodes_before", "nodes before"),
-        number("nodes_after", "after"),
+        Column("fired", "rewrites", _counts, wrap=True),
+        Column("kinds", "of the kind", _counts),
+        number("nodes", "nodes"),
+        number("flops", "FLOP", scaled),
+        number("bytes", "moved", size),
+        number("params", "weights", scaled),
         number("seconds", "time", duration),
-        Column("declined", "left alone", _declined_text, wrap=True),
+        number("left", "left alone"),
     ]
     if any(row["difference"] is not None for row in rows):
         columns.append(number("difference", "values changed by", "{:.1e}".format))
     return table("passes", columns, rows)
 
 
-def seconds(records: Sequence[Record]) -> float:
+def declined_rows(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
+    """A row for each reason for which a rule of a pass left something alone."""
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for record in records:
+        for told in record.declined:
+            row = rows.setdefault(
+                (record.label, told.rule, told.reason),
+                {"pass": record.label, "rule": told.rule, "reason": told.reason, "times": 0},
+            )
+            row["times"] += 1
+            row.setdefault("where", told.sources[0] if told.sources else told.node)
+    return list(rows.values())
+
+
+def declined_table(records: Sequence[PassRecord]) -> Table:
+    """The rows of `declined_rows`, each with the first node it is true of."""
+    columns = [
+        Column("pass", "pass"),
+        Column("rule", "rule"),
+        number("times", "times"),
+        Column("reason", "left alone because", wrap=True),
+        Column("where", "such as", wrap=True),
+    ]
+    return table("left alone", columns, declined_rows(records))
+
+
+def rule_rows(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
+    """A row a rule that fired in a pass: how often, of which kind, and the errors it made."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        for rewrite in record.rewrites:
+            row = rows.setdefault(
+                (record.label, rewrite.rule),
+                {
+                    "pass": record.label,
+                    "rule": rewrite.rule,
+                    "kind": rewrite.kind,
+                    "fired": 0,
+                    "error": 0.0,
+                    "difference": record.errors.get(rewrite.rule),
+                },
+            )
+            row["fired"] += 1
+            row["error"] = max(row["error"], rewrite.error)
+    return list(rows.values())
+
+
+def rule_table(records: Sequence[PassRecord]) -> Table:
+    """The rows of `rule_rows`: the largest error of each rule."""
+    columns = [
+        Column("pass", "pass"),
+        Column("rule", "rule"),
+        Column("kind", "kind"),
+        number("fired", "fired"),
+        number("error", "weights changed by", lambda e: f"{e:.1e}" if e else ""),
+        number("difference", "values changed by", "{:.1e}".format),
+    ]
+    return table("rules", columns, rule_rows(records))
+
+
+def seconds(records: Sequence[PassRecord]) -> float:
     """The time of all passes."""
     return sum(record.seconds for record in records)
 
 
-def text(imported: str, records: Sequence[Record], label: str | None, diff: bool) -> str:
+def text(imported: str, records: Sequence[PassRecord], label: str | None, diff: bool) -> str:
     """The graph after the pass `label`, or what that pass changed.
 
     None stands for all passes together, `import` for the graph before them. The records must hold
     texts; PassError when no pass has that label.
     """
-    names = ["import", *labels(records)]
+    names = ["import", *(record.label for record in records)]
     texts = [imported, *(record.text or "" for record in records)]
-    if label is not None and label not in names:
-        raise PassError(f"no pass {label!r} ran; there are {', '.join(names)}")
-    last = len(texts) - 1 if label is None else names.index(label)
+    last = len(texts) - 1 if label is None else _position(records, label)
     if not diff:
         return texts[last]
     first = 0 if label is None else max(0, last - 1)
-    lines = difflib.unified_diff(
-        texts[first].splitlines(),
-        texts[last].splitlines(),
-        names[first],
-        names[last],
-        "",
-        "",
-        2,
-        "",
-    )
-    return "\n".join(lines) or "nothing changed"
+    return difference(texts[first], texts[last], (names[first], names[last])) or "nothing changed"
 
 
-def _rewrites_text(rewrites: dict[str, int]) -> str:
-    return ", ".join(f"{rule} {count}" for rule, count in rewrites.items())
+def graph(imported: Graph, records: Sequence[PassRecord], label: str) -> Graph:
+    """The graph after a pass, of records with snapshots; `import` for the one before them."""
+    position = _position(records, label)
+    kept = imported if position == 0 else records[position - 1].graph
+    assert kept is not None
+    return kept
 
 
-def _declined_text(declined: list[dict[str, Any]]) -> str:
-    """Each reason with how often it came."""
-    reasons = [f"{d['rule']}: {d['reason']}" for d in declined]
-    counted = {reason: reasons.count(reason) for reason in reasons}
-    return "; ".join(f"{count} x {reason}" for reason, count in counted.items())
+def _position(records: Sequence[PassRecord], label: str) -> int:
+    """Which of the graphs a label stands for: 0 is the imported one. PassError for none."""
+    names = ["import", *(record.label for record in records)]
+    if label not in names:
+        raise PassError(f"no pass {label!r} ran; there are {', '.join(names)}")
+    return names.index(label)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

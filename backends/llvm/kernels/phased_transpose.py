@@ -166,13 +166,20 @@ def pack(weights: np.ndarray, spec: PhasedSpec, tiling: tuple[Tiling | None, ...
     g, c, o = spec.groups, spec.channels // spec.groups, spec.filters // spec.groups
     turned = weights.reshape(g, c, o, *spec.kernel).swapaxes(1, 2).reshape(g * o, c, *spec.kernel)
     parts = [
-        direct_conv.pack(turned[:, :, *np.ix_(*phase.taps)], spec.conv(phase), tiles)
+        direct_conv.pack(_seen(turned, phase), spec.conv(phase), tiles)
         for phase, tiles in zip(spec.phases, tiling, strict=True)
         if tiles is not None
     ]
     packed = aligned_empty(sum(part.size for part in parts))
     packed[:] = np.concatenate(parts)
     return packed
+
+
+def _seen(weights: np.ndarray, phase: Phase) -> np.ndarray:
+    """The taps of a phase, of weights [O,C,*kernel]."""
+    for axis, taps in enumerate(phase.taps):
+        weights = weights.take(taps, axis=2 + axis)
+    return weights
 
 
 def emit(

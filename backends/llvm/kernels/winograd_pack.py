@@ -44,6 +44,11 @@ class Lies:
         return Lies(first, filter, channel, tuple(map(int, taps)))
 
 
+def can_pack(spec: ConvSpec) -> bool:
+    """Whether weights of this convolution lie as this file reads them."""
+    return spec.groups == 1 and spec.axes()[0].taps == 1
+
+
 def emit(module: ir.Module, name: str, spec: ConvSpec, tiling: Tiling, lies: Lies) -> KernelCode:
     """Write the kernel: pointers weights, packed weights."""
     g = Geometry(spec, tiling)

@@ -1,0 +1,5 @@
+"""`python -m cnnir.cli` is `cnnir`."""
+
+from cnnir.cli import main
+
+main()
