@@ -153,9 +153,9 @@ def _tilings(spec: ConvSpec, target: Target) -> Iterator[Tiling]:
             fitting = [t for t in register_tiles if filters % t[0] == 0]
             if not fitting:
                 continue
-            blocks, width = min(fitting, key=lambda t: tile_cycles(t[0], t[1], 16) / (t[0] * t[1]))
+            blocks, wide = min(fitting, key=lambda t: tile_cycles(t[0], t[1], 16) / (t[0] * t[1]))
             for count in GROUPS:
-                tiling = Tiling(tile, count, filters, channels, blocks, width)
+                tiling = Tiling(tile, count, filters, channels, blocks, wide)
                 g = Geometry(spec, tiling)
                 most = max(1, PARTS_BYTES // (4 * g.part))
                 parts = max(1, min(-(-ITEMS // prod(g.chunks)), g.groups, most))
