@@ -8,7 +8,7 @@ first two alike for every target, so that plans, profiles and reports look alike
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,8 +52,15 @@ class Step:
     """Independent work items that threads share."""
     flops: int = 0
     bytes: int = 0
+    """Of all operands and results, each moved once."""
+    constant_bytes: int = 0
+    """Those among them that belong to params."""
     summary: str = ""
     """Tile sizes and the like."""
+    serial: int = -1
+    """Of the graph's node that it computes, or whose result it copies."""
+    symbol: str = ""
+    """The function that it calls, in `Program.texts`; empty where there is none."""
 
 
 @dataclass(slots=True)
@@ -99,6 +106,9 @@ class Program(ABC):
 
     graph: Graph
     plan: Plan
+    enter: Callable[..., Any] | None = None
+    """A shorter way than `run`, where there is one: takes any arguments, and returns the output, or
+    the tuple of several, or None if they are not such as it can take."""
 
     @abstractmethod
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -118,6 +128,10 @@ class Program(ABC):
     def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
         """Seconds of each step of the plan in one run."""
         raise InputError(f"target {self.plan.target} has no per-step profile")
+
+    def texts(self) -> dict[str, str]:
+        """The text in the target's language of each function that a step names."""
+        return {}
 
     def close(self) -> None:
         """Free native code and memory; the program cannot run afterwards."""

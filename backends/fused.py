@@ -72,6 +72,8 @@ def step_of(node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
     """A step of the plan that computes a node; its reason is for the planner to say."""
     assert node.op is not None
     cost = node.op.cost(node)
+    params = {v: v.type.nbytes for v in node.operands if v is not None and v.node.kind == "param"}
+    moved = cost.read + cost.written
     return Step(
         kernel=kind,
         op=described(node),
@@ -81,7 +83,9 @@ def step_of(node: Node, kind: str, layout: Layout, rejected: list[str]) -> Step:
         reason="",
         rejected=tuple(rejected),
         flops=cost.flops,
-        bytes=cost.read + cost.written,
+        bytes=moved,
+        constant_bytes=min(moved, sum(params.values())),
+        serial=node.serial,
     )
 
 

@@ -44,6 +44,7 @@ def _step(node: Node) -> Step:
         reason="the reference target evaluates every op in numpy",
         flops=cost.flops,
         bytes=cost.read + cost.written,
+        serial=node.serial,
     )
 
 

@@ -20,8 +20,8 @@ from results import append, context
 
 import cnnir
 from cnnir.cli.arguments import batched
-from cnnir.pipeline import random_inputs
 from cnnir.report import cost, timing
+from cnnir.verify import random_inputs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from compile_resnet50 import with_weights

@@ -47,7 +47,9 @@ use = resource.getrusage(resource.RUSAGE_SELF)
 pages = int(open("/proc/self/statm").read().split()[1])
 program = exe._first.program
 call = least(lambda: exe(*arrays), calls)
-alone = least(lambda: program._alone(program._idle[-1].pointer), calls)
+frame = program._acquire()
+frame.fill(arrays)
+alone = least(lambda: program._alone(frame.pointer), calls)
 plan = exe.plan
 print(json.dumps({
     "done": done, "cpu_s": use.ru_utime + use.ru_stime, "peak_bytes": use.ru_maxrss * 1024,

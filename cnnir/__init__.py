@@ -2,7 +2,8 @@
 
 `compile` a model and call the result; `load` one to look at its graph; `parse` and `evaluate` work
 on graphs as text and as mathematics. `nn` is for nets of your own, `save_onnx` writes any graph.
-Frontends and backends are imported when first used.
+`as_matrix`, `local_affine` and others say what a layer or a net is as a map of vectors. Frontends,
+backends and mathematics are imported when first used.
 """
 
 import importlib
@@ -64,10 +65,26 @@ __all__ = [
 ]
 
 
+_MATHEMATICS = (
+    "as_matrix",
+    "condition_number",
+    "eigenvalues",
+    "equivariance",
+    "kernels",
+    "local_affine",
+    "regions_on_segment",
+    "rescale_kernel",
+    "solve",
+)
+
+
 def __getattr__(name: str) -> Any:
-    """`cnnir.nn`, `cnnir.training` and its `Trainer`, imported when first used."""
-    if name in ("nn", "training"):
+    """`cnnir.nn`, `training` with its `Trainer`, and `mathematics` with its functions, imported
+    when first used."""
+    if name in ("nn", "training", "mathematics"):
         return importlib.import_module(f"cnnir.{name}")
     if name == "Trainer":
         return importlib.import_module("cnnir.training").Trainer
+    if name in _MATHEMATICS:
+        return getattr(importlib.import_module("cnnir.mathematics"), name)
     raise AttributeError(f"module 'cnnir' has no attribute {name!r}")

@@ -35,8 +35,10 @@ def load(source: Any, shapes: Shapes | None = None, **limits: Any) -> Graph:
     """The graph of an ONNX model: a path, the file's bytes, or a ModelProto.
 
     `shapes` binds symbolic dimensions, by input name; an unbound batch is 1. `limits` are
-    `max_nodes` and `max_bytes`. Raises ModelError for a malformed model and UnsupportedError,
-    listing everything at once, for one that asks for what cnnir does not have.
+    `max_nodes` and `max_bytes`, and `outputs`: names of tensors or nodes of the model whose values
+    are to be the graph's outputs in place of the model's own. Raises ModelError for a malformed
+    model and UnsupportedError, listing everything at once, for one that asks for what cnnir does
+    not have.
     """
     return importlib.import_module("cnnir.frontends.onnx_import").load(source, shapes, **limits)
 
@@ -52,13 +54,21 @@ def save_onnx(source: Any, path: Any, **options: Any) -> None:
     exporter.save(source if isinstance(source, Graph) else _graph(source, None), path, **options)
 
 
-def _graph(source: Any, shapes: Shapes | None) -> Graph:
-    """A graph that the caller owns: of a Graph, of a net of `cnnir.nn`, or of an ONNX model."""
+def _graph(source: Any, shapes: Shapes | None, output: str | None = None) -> Graph:
+    """A graph that the caller owns: of a Graph, of a net of `cnnir.nn`, or of an ONNX model.
+
+    With `output`, the part of it that gives the tensor of this name.
+    """
     if isinstance(source, Graph):
-        return source.clone()
+        return source.clone() if output is None else _explain().cut(source, output)
     if callable(trace := getattr(source, "graph", None)):
-        return trace(shapes)
-    return load(source, shapes)
+        graph: Graph = trace(shapes)
+        return graph if output is None else _explain().cut(graph, output)
+    return load(source, shapes, outputs=None if output is None else [output])
+
+
+def _explain() -> Any:
+    return importlib.import_module("cnnir.explain")
 
 
 def compile(
@@ -68,7 +78,7 @@ def compile(
     threads: int | None = None,
     shapes: Shapes | None = None,
     passes: str | None = None,
-    check: bool = False,
+    verify: bool = False,
     snapshots: bool = False,
     **options: Any,
 ) -> Executable:
@@ -78,19 +88,19 @@ def compile(
     target: what it is compiled for.
     shapes: shapes of inputs by name, of symbolic dimensions, or of a net that is not built yet.
     passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
-    check: compare the values before and after every pass in f64 (slow).
-    snapshots: keep the graph's text after every pass in `history`.
-    options: what the target understands; for cpu `features`, `cache`; for cuda `precision`,
-    `cache`.
+    verify: compare the values before and after every pass and rewrite in f64 (slow).
+    snapshots: keep the graph after every pass in `history`.
+    options: what the target understands; for cpu `features`, `cache`, `precision`, `tune`;
+    for cuda `precision`, `cache`.
     """
     how = recipe(
-        target, threads=threads, passes=passes, check=check, snapshots=snapshots, **options
+        target, threads=threads, passes=passes, verify=verify, snapshots=snapshots, **options
     )
 
-    def specialise(shapes: Shapes | None) -> Specialisation:
-        return how(_graph(source, shapes))
+    def imported(shapes: Shapes | None, output: str | None = None) -> Graph:
+        return _graph(source, shapes, output)
 
-    return Executable(specialise, shapes, flexible=not isinstance(source, Graph))
+    return Executable(imported, how, shapes, flexible=not isinstance(source, Graph))
 
 
 def recipe(
@@ -98,7 +108,7 @@ def recipe(
     *,
     threads: int | None = None,
     passes: str | None = None,
-    check: bool = False,
+    verify: bool = False,
     snapshots: bool = False,
     **options: Any,
 ) -> Callable[[Graph], Specialisation]:
@@ -116,10 +126,14 @@ def recipe(
         history: list[Any] = []
         if backend.OPTIMISE:
             pipeline = importlib.import_module("cnnir.pipeline")
-            history = pipeline.optimise(graph, passes, check=check, snapshots=snapshots)
+            history = pipeline.optimise(graph, passes, verify=verify, snapshots=snapshots)
         return Specialisation(graph, history, backend.build(graph, threads=threads, **options))
 
     return specialise
+
+
+def _no_entry(*arrays: Any) -> None:
+    """Stands where a program has no short way."""
 
 
 class Specialisation:
@@ -129,6 +143,7 @@ class Specialisation:
         self.graph, self.history, self.program = graph, history, program
         self.dtypes = [v.type.numpy for v in graph.inputs]
         self.single = len(graph.outputs) == 1 and not graph.trims
+        self.enter = None if graph.trims else program.enter
 
 
 class Executable:
@@ -140,15 +155,19 @@ class Executable:
 
     def __init__(
         self,
-        specialise: Callable[[Shapes | None], Specialisation],
+        imported: Callable[..., Graph],
+        specialise: Callable[[Graph], Specialisation],
         shapes: Shapes | None,
         flexible: bool,
     ) -> None:
-        self._specialise, self._flexible = specialise, flexible
+        self._imported, self._specialise, self._flexible = imported, specialise, flexible
         self._lock = threading.Lock()
-        self._first = specialise(shapes)
+        self._shapes = shapes
+        self._first = specialise(imported(shapes))
         self._names = tuple(v.name or "" for v in self._first.graph.inputs)
         self._known = {self._shapes_of(self._first.graph): self._first}
+        self._enter = self._first.enter or _no_entry
+        """The short way into the specialisation that was called last."""
 
     @property
     def graph(self) -> Graph:
@@ -177,9 +196,12 @@ class Executable:
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The output array, or a tuple of them; inputs in order or by name."""
+        if not named and (outputs := self._enter(*arrays)) is not None:
+            return outputs
         chosen = None if named else self._fitting(arrays)
         if chosen is None:
             chosen, arrays = self._checked(self._fed(arrays, named))
+        self._enter = chosen.enter or _no_entry
         results = chosen.program.run(arrays)
         if chosen.single:
             return results[0]
@@ -195,6 +217,57 @@ class Executable:
         """Seconds of each step of the plan in one run."""
         chosen, arrays = self._checked(feeds)
         return chosen.program.profile(arrays)
+
+    def provenance(self, feeds: Mapping[str, Any] | None = None) -> list[Any]:
+        """A `Trail` for each source node in each place where it ended: node, step, kernel, text.
+
+        The model is read again for it. With feeds, of the first shapes, a run is timed too.
+        """
+        program = self._first.program
+        seconds = None if feeds is None else self.profile(feeds)
+        graph, history = self._first.graph, self._first.history
+        imported = self._imported(self._shapes)
+        rows: list[Any] = _explain().trails(
+            imported, graph, program.plan, history, program.texts(), seconds
+        )
+        return rows
+
+    def why(self, name: str, feeds: Mapping[str, Any] | None = None) -> Any:
+        """The `Story` of a source node, or of the node behind a source tensor; print it.
+
+        It has the rewrites that the node went through, the kernel it ended in, and for every rule
+        that nearly matched the condition that stopped it. InputError for a name there is not.
+        """
+        explain = _explain()
+        imported = self._imported(self._shapes)
+        source = explain.source_of(imported, name)
+        if source is None:  # another name of a tensor, or what no output needs
+            imported = self._imported(self._shapes, name)
+            source = explain.source_of(imported, name) or name
+        rows = self.provenance(feeds)
+        return explain.story(source, imported, self.history, self.plan, rows)
+
+    def source(self, place: str | int) -> tuple[str, ...]:
+        """The source nodes behind a step (its number), a value of `graph.text()`, or a function."""
+        found: tuple[str, ...] = _explain().sources_of(place, self.graph, self.plan)
+        return found
+
+    def watch(self, name: str, feeds: Mapping[str, Any]) -> np.ndarray:
+        """The value of any tensor of the source, or of a source node's first result, for inputs.
+
+        This executable stays as it is: the part of the model that leads to the tensor is read and
+        compiled again, for the same target. InputError, with near names, where there is none.
+        """
+        if name in self.output_names:
+            return self.run(feeds)[name]
+        _, arrays = self._checked(feeds)
+        bound = {n: a.shape for n, a in zip(self._names, arrays, strict=True)}
+        part = self._specialise(self._imported(bound if self._flexible else None, name))
+        try:
+            (value,) = trimmed(part.graph, part.program.run(arrays)).values()
+            return value
+        finally:
+            part.program.close()
 
     def close(self) -> None:
         """Free native code and memory of all specialisations."""
@@ -236,7 +309,7 @@ class Executable:
         with self._lock:
             if shapes not in self._known:
                 bound = dict(zip(self.input_names, shapes, strict=True))
-                self._known[shapes] = self._specialise(bound)
+                self._known[shapes] = self._specialise(self._imported(bound))
             return self._known[shapes]
 
     def _same_ranks(self, shapes: tuple[tuple[int, ...], ...]) -> bool:

@@ -7,7 +7,8 @@ there is one. Names that come from a model file are untrusted: `quoted` makes th
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class Error(Exception):
@@ -72,3 +73,9 @@ def quoted(name: str, limit: int = 120) -> str:
     """A name from outside as it may be shown: quoted, control characters escaped, not too long."""
     text = name if len(name) <= limit else name[: limit - 3] + "..."
     return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A hint at the end of a message on a name that there is not: those that are written alike."""
+    found = difflib.get_close_matches(name, list(dict.fromkeys(names)), 3, 0.4)
+    return f"; near are {', '.join(map(quoted, found))}" if found else ""

@@ -11,6 +11,7 @@ stored types are what `infer` says; param arrays have their stated types; there 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,10 +43,16 @@ class Value:
         return f"<{self.name or self.node.name}: {self.type}>"
 
 
-class Node:
-    """An op with operands and attributes, an input, or a param."""
+_SERIALS = itertools.count()
 
-    __slots__ = ("attrs", "kind", "op", "operands", "results", "sources")
+
+class Node:
+    """An op with operands and attributes, an input, or a param.
+
+    `serial` is the same for a node and its copies in clones, and differs between all others.
+    """
+
+    __slots__ = ("attrs", "kind", "op", "operands", "results", "serial", "sources")
     __match_args__ = ("name", "operands")
 
     def __init__(
@@ -60,6 +67,7 @@ class Node:
         self.attrs: dict[str, Any] = attrs or {}
         self.results: tuple[Value, ...] = ()
         self.sources = sources
+        self.serial = next(_SERIALS)
 
     @property
     def name(self) -> str:
@@ -315,6 +323,7 @@ class Graph:
         new: dict[Value, Value] = {}
         for node in self.order():
             twin = Node(node.kind, node.op, (), dict(node.attrs), node.sources)
+            twin.serial = node.serial
             twin.operands = tuple(v and new[v] for v in node.operands)
             twin.results = tuple(Value(twin, v.index, v.type, v.name) for v in node.results)
             new.update(zip(node.results, twin.results, strict=True))

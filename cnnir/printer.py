@@ -16,6 +16,14 @@ def graph_text(graph: Any, hints: bool) -> str:
     return "\n".join(_Printer(graph, hints).lines())
 
 
+def graph_names(graph: Any) -> dict[Any, str]:
+    """What the text form calls each value: `%y`, `@conv1.w`."""
+    printer = _Printer(graph, hints=True)
+    for _ in printer.lines():
+        pass
+    return printer.names
+
+
 class _Printer:
     """Prints one graph: params in order of first use, then nodes in `order()`."""
 

@@ -20,7 +20,10 @@ in `pipeline.py`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -43,25 +46,42 @@ def decline(node: Node, reason: str) -> Declined:
     return Declined(repr(node), node.sources, reason)
 
 
+def called(node: Node) -> str:
+    """The node as reasons name it: the first source node it came from, or else its op."""
+    return node.sources[0] if node.sources else node.name
+
+
+def other_uses(g: Graph, *values: Value, by: Node) -> str:
+    """Why the first of these that others need too is not `by`'s alone to change."""
+    value = next((v for v in values if not g.sole_user(v)), values[0])
+    who = called(value.node)
+    if g.is_output(value):
+        return f"{who} is an output of the graph"
+    others = [called(user) for user, _ in g.users(value) if user is not by]
+    if not others:
+        return f"{called(by)} reads {who} twice"
+    return f"{who} has a second reader, {others[0]}" + (
+        f", and {len(others) - 1} more" if len(others) > 1 else ""
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A rewrite of which something is to be told: why it pays, and what error it makes."""
+    """A result of which something is to be told: why it pays, and what error it makes."""
 
-    node: str
-    sources: tuple[str, ...]
+    values: tuple[Value, ...]
     reason: str
     error: float = 0.0
-    """Of the new weights, relative to the old ones; 0 unless the rule is lossy."""
-    rule: str = ""
-    values: tuple[Value, ...] = field(default=(), compare=False, repr=False)
 
 
 def accept(
     node: Node, result: Value | tuple[Value, ...], reason: str, error: float = 0.0
 ) -> Accepted:
-    """What a rule returns in place of a bare result to say why; it shows in reports."""
-    values = result if isinstance(result, tuple) else (result,)
-    return Accepted(repr(node), node.sources, reason, error, values=values)
+    """What a rule returns in place of a bare result to say why; it shows in reports.
+
+    error: of the new weights, relative to the old ones; 0 unless the rule is lossy.
+    """
+    return Accepted(result if isinstance(result, tuple) else (result,), reason, error)
 
 
 Result = Value | tuple[Value, ...] | Accepted | Declined | None
@@ -112,23 +132,75 @@ def rule(*ops: str, kind: Kind = "exact") -> Callable[[Callable[..., Result]], R
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What a pass did: how often each rule fired, and what was declined."""
+class Rewrite:
+    """One firing of a rule: what it took away, what it made, and why."""
 
-    fired: dict[str, int] = field(default_factory=dict)
-    declined: list[Declined] = field(default_factory=list)
-    accepted: list[Accepted] = field(default_factory=list)
-    """Of the rewrites those that come with a reason or an error."""
-
-    def count(self, name: str, times: int = 1) -> None:
-        """Add to the firings of a rule."""
-        if times:
-            self.fired[name] = self.fired.get(name, 0) + times
+    rule: str
+    kind: Kind
+    node: str
+    """The node that was replaced, with its operands' types."""
+    sources: tuple[str, ...]
+    """Source nodes of all that went."""
+    gone: tuple[int, ...] = ()
+    """Serials of the nodes that went."""
+    made: tuple[int, ...] = ()
+    """Serials of the nodes that were built for it; none where a value that was there took over."""
+    reason: str = ""
+    error: float = 0.0
+    """Of the new weights, relative to the old ones; 0 unless the rule is lossy."""
+    difference: float | None = None
+    """How much the replaced values changed, where that was verified: see `relative_difference`."""
 
     @property
-    def total(self) -> int:
-        """All firings."""
-        return sum(self.fired.values())
+    def where(self) -> str:
+        """The node with the source nodes it came from."""
+        return self.node + (f" from {', '.join(self.sources)}" if self.sources else "")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a pass did, firing by firing, and what it left alone."""
+
+    rewrites: list[Rewrite] = field(default_factory=list)
+    declined: list[Declined] = field(default_factory=list)
+
+    def record(self, rule: str, gone: Sequence[Node], made: Sequence[Node] = ()) -> Rewrite:
+        """Add an exact firing that puts `made` in the place of `gone`, whose last gives the name.
+
+        For passes that are no rules; the driver does it for rules.
+        """
+        serials = tuple(n.serial for n in gone), tuple(n.serial for n in made)
+        self.rewrites.append(Rewrite(rule, "exact", repr(gone[-1]), unite(gone), *serials))
+        return self.rewrites[-1]
+
+    @property
+    def fired(self) -> dict[str, int]:
+        """How often each rule fired."""
+        return dict(Counter(rewrite.rule for rewrite in self.rewrites))
+
+
+Observer = Callable[[Graph, Rewrite, Sequence[Value], Sequence[Value]], None]
+"""What is told of a rewrite just before it is made, while old and new values are both there."""
+
+_observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
+
+
+@contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Inside, `observer` is called before each rewrite; what it raises ends the pass."""
+    token = _observers.set((*_observers.get(), observer))
+    try:
+        yield
+    finally:
+        _observers.reset(token)
+
+
+def replace_values(g: Graph, rewrite: Rewrite, old: Sequence[Value], new: Sequence[Value]) -> None:
+    """The one way in which passes put values in the place of others: observers see it."""
+    for observer in _observers.get():
+        observer(g, rewrite, old, new)
+    for before, after in zip(old, new, strict=True):
+        g.replace(before, after)
 
 
 def unite(nodes: Sequence[Node]) -> tuple[str, ...]:
@@ -169,7 +241,7 @@ class _Driver:
         A worklist alone can miss a node whose operand lost another user far away, so rounds are
         repeated until one is quiet. What that last one declines is what stays declined.
         """
-        before = self.outcome.total
+        before = len(self.outcome.rewrites)
         self.outcome.declined.clear()
         order = self.g.order()
         self.known = set(order)
@@ -183,7 +255,7 @@ class _Driver:
                 again = [n for n in self._visit(node) if n not in waiting]
                 waiting.update(again)
                 work.extend(again)
-        return self.outcome.total > before
+        return len(self.outcome.rewrites) > before
 
     def _visit(self, node: Node) -> list[Node]:
         """Try the rules on a node; the nodes that are worth another look."""
@@ -199,32 +271,31 @@ class _Driver:
                 if len(self.g.nx) != size:  # it built something and thought better of it
                     self.g.sweep()
                 continue
-            self._count(candidate, node)
-            if isinstance(result, Accepted):
-                self.outcome.accepted.append(replace(result, rule=candidate.name, values=()))
-                result = result.values
             return self._replace(candidate, node, result)
         return []
 
-    def _count(self, fired: Rule, node: Node) -> None:
-        if self.outcome.total >= self.budget:
-            where = f"rule {fired.name} at {_where(node)}"
+    def _replace(
+        self, fired: Rule, node: Node, result: Value | tuple[Value, ...] | Accepted
+    ) -> list[Node]:
+        told = result if isinstance(result, Accepted) else accept(node, result, "")
+        where = f"rule {fired.name} at {_where(node)}"
+        if len(self.outcome.rewrites) >= self.budget:
             raise PassError(f"{where}: no end after {self.budget} rewrites")
-        self.outcome.count(fired.name)
-
-    def _replace(self, fired: Rule, node: Node, result: Value | tuple[Value, ...]) -> list[Node]:
-        values = result if isinstance(result, tuple) else (result,)
-        if len(values) != len(node.results):
-            wanted = f"wanted {len(node.results)} values, got {len(values)}"
-            raise PassError(f"rule {fired.name} at {_where(node)}: {wanted}")
+        if len(told.values) != len(node.results):
+            raise PassError(f"{where}: wanted {len(node.results)} values, got {len(told.values)}")
         users = [user for value in node.results for user, _ in self.g.users(value)]
-        fresh = self._fresh(values)
+        fresh = self._fresh(told.values)
+        rewrite = Rewrite(fired.name, fired.kind, repr(node), node.sources)
+        rewrite.reason, rewrite.error = told.reason, told.error
+        rewrite.made = tuple(n.serial for n in fresh)
         try:
-            for old, new in zip(node.results, values, strict=True):
-                self.g.replace(old, new)
+            replace_values(self.g, rewrite, node.results, told.values)
         except IRError as error:
-            raise PassError(f"rule {fired.name} at {_where(node)}: {error}") from None
-        self._unite(self.g.prune([node]), fresh, values)
+            raise PassError(f"{where}: {error}") from None
+        gone = self.g.prune([node])[::-1]
+        rewrite.gone, rewrite.sources = tuple(n.serial for n in gone), unite([*gone, node])
+        self.outcome.rewrites.append(rewrite)
+        _inherit(gone, fresh, told.values, users)
         return list(dict.fromkeys([*reversed(users), *reversed(fresh)]))
 
     def _fresh(self, values: tuple[Value, ...]) -> list[Node]:
@@ -239,11 +310,17 @@ class _Driver:
                 stack.extend(v.node for v in node.operands if v is not None)
         return found[::-1]
 
-    def _unite(self, gone: list[Node], fresh: list[Node], values: tuple[Value, ...]) -> None:
-        """What was built comes from all that it replaced; so does a value that takes over."""
-        heirs = fresh or [value.node for value in values if value.node.op is not None]
-        for heir in heirs:
-            heir.sources = unite([heir, *reversed(gone)])
+
+def _inherit(
+    gone: list[Node], fresh: list[Node], values: tuple[Value, ...], users: list[Node]
+) -> None:
+    """What was built comes from all that it replaced; so does a value that takes over.
+
+    An input or a param that takes over computes nothing: those who read it now come from what went.
+    """
+    heirs = fresh or [value.node for value in values if value.node.op is not None]
+    for heir in heirs or users or [value.node for value in values]:
+        heir.sources = unite([heir, *gone])
 
 
 def _where(node: Node) -> str:

@@ -137,7 +137,7 @@ def compare(graph: Graph, runs: int) -> tuple[float, float]:
     plain, quick = (cnnir.compile(graph, passes=p, threads=1) for p in (WITHOUT, None))
     print(f"\n==== {graph.name}\n\n{graph.text()}\n\nbecomes\n\n{quick.graph.text()}\n")
     for record in quick.history:
-        for told in record.accepted:
+        for told in (r for r in record.rewrites if r.reason):
             print(f"{record.name}: {told.rule}: {told.reason}")
     slow, fast = milliseconds([plain, quick], x, runs)
     for name, exe, taken in (("without", plain, slow), ("with", quick, fast)):

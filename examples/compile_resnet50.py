@@ -18,7 +18,7 @@ from rich.console import Console
 
 import cnnir
 from cnnir.backends.llvm.peak import fma_peak
-from cnnir.report import cost, history, plan, profile, timing
+from cnnir.report import cost, history, plan, profile, roofline, timing
 
 MODEL = Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx"
 THREADS = 1
@@ -89,11 +89,11 @@ def main() -> None:
         console.print(f"{name}: error against onnxruntime {error:.1e} of the largest value")
         assert error <= ALLOWED, f"{name} is further from onnxruntime than {ALLOWED}"
 
-    peak = THREADS * fma_peak()
+    machine = roofline.Roofline(THREADS * fma_peak() * 1e9)
     runs = [exe.profile(feeds) for _ in range(7)][2:]
-    steps = profile.profile_rows(exe.plan, runs, peak)
-    console.print(profile.profile_table("by kernel", profile.kernel_rows(steps, peak)))
-    title = f"the slowest steps; the peak is {peak:.0f} GFLOP/s, threads: {THREADS}"
+    steps = profile.profile_rows(exe.plan, runs, machine)
+    console.print(profile.profile_table("by kernel", profile.kernel_rows(steps)))
+    title = f"the slowest steps; {roofline.machine_text(machine)}, threads: {THREADS}"
     console.print(profile.profile_table(title, steps, top=12))
 
     runners = {"cnnir": lambda: exe.run(feeds), "onnxruntime": lambda: session.run(None, feeds)}

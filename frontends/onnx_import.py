@@ -72,6 +72,9 @@ OPERATOR_FILES = (
 )
 """Importing them registers their operators."""
 
+MOST_CONSTANTS = 256
+"""Source nodes of constants that a node's provenance takes in."""
+
 MAX_NODES = 200_000
 MAX_BYTES = 4 << 30
 
@@ -80,13 +83,16 @@ def load(
     source: Source,
     shapes: Shapes | None = None,
     *,
+    outputs: Sequence[str] | None = None,
     max_nodes: int = MAX_NODES,
     max_bytes: int = MAX_BYTES,
 ) -> Graph:
     """Import an ONNX model from a path, its bytes, or a ModelProto.
 
     `shapes` gives the shapes of inputs by name; it is needed where the model leaves dimensions
-    open, except for the first (the batch), which is 1 unless said otherwise. `max_nodes` limits
+    open, except for the first (the batch), which is 1 unless said otherwise. `outputs` names what
+    is to be the outputs in place of the model's: tensors, or nodes for their first result.
+    `max_nodes` limits
     the nodes once functions are expanded, `max_bytes` the size of any single tensor. External
     data is only read below the folder of the model's path.
     """
@@ -95,7 +101,7 @@ def load(
     functions = Functions(model)
     functions.expanded(model.graph.node, max_nodes)
     importer = _Importer(functions, TensorReader(folder, max_bytes), max_nodes)
-    return importer.graph_of(model.graph, opsets, Dimensions(shapes))
+    return importer.graph_of(model.graph, opsets, Dimensions(shapes), outputs)
 
 
 class _Importer:
@@ -112,7 +118,13 @@ class _Importer:
 
     # ------------------------------------------------------------------ graphs
 
-    def graph_of(self, proto: GraphProto, opsets: dict[str, int], dimensions: Dimensions) -> Graph:
+    def graph_of(
+        self,
+        proto: GraphProto,
+        opsets: dict[str, int],
+        dimensions: Dimensions,
+        outputs: Sequence[str] | None = None,
+    ) -> Graph:
         """The whole import of the main graph."""
         self.graph.name = proto.name or "main"
         if not proto.output:
@@ -121,13 +133,16 @@ class _Importer:
         self._initializers(proto, scope)
         self._inputs(proto, scope, dimensions)
         self._nodes(proto.node, scope)
+        names = [declared.name for declared in proto.output]
         values = self._outputs(proto, scope)
+        if outputs is not None:
+            names, values = list(outputs), [scope.tensor(proto.node, name) for name in outputs]
         if any(value is UNKNOWN for value in values):
             raise self._unsupported()
-        for declared, value in zip(proto.output, values, strict=True):
-            if declared.name in self.graph.output_names:
-                raise ModelError(f"graph output {quoted(declared.name)} is listed twice")
-            self.graph.output(value, declared.name, *self.lengths.get(value, ()))
+        for name, value in zip(names, values, strict=True):
+            if name in self.graph.output_names:
+                raise ModelError(f"graph output {quoted(name)} is listed twice")
+            self.graph.output(value, name, *self.lengths.get(value, ()))
         self.graph.sweep()
         return self.graph
 
@@ -210,7 +225,7 @@ class _Importer:
         where = label(node, index, scope.prefix)
         results: Sequence[Any] = ()
         try:
-            with self.graph.provenance(name):
+            with self.graph.provenance(name, *_constants(node, scope)):
                 results = self._results(node, name, scope)
                 results = self._bound(node, results, where)
         except UnsupportedError as error:
@@ -224,6 +239,7 @@ class _Importer:
         for position, output in enumerate(node.output):
             if output:
                 value = results[position] if position < len(results) else UNKNOWN
+                _inherit(value, name)
                 scope.names[output] = value
                 self._check(scope.declared.get(output), value, f"{where}: output")
 
@@ -332,6 +348,22 @@ class _Importer:
             shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
             items.append(f"{what} ({len(places)}: {shown})")
         return UnsupportedError("the model asks for what cnnir does not have:", items)
+
+
+def _inherit(value: Any, name: str) -> None:
+    """A node that only gives a value on, or has nodes of its own inside, is its source as well."""
+    if isinstance(value, Value) and name not in value.node.sources:
+        value.node.sources += (name,)
+
+
+def _constants(node: NodeProto, scope: Scope) -> list[str]:
+    """The nodes that made constants which this one reads: what it becomes comes from them too."""
+    found: dict[str, None] = {}
+    for name in filter(None, node.input):
+        value = scope.find(name) if name in scope else None
+        if isinstance(value, Value) and value.node.kind == "param":
+            found |= dict.fromkeys(value.node.sources)
+    return list(found)[:MOST_CONSTANTS]
 
 
 def _operator(node: NodeProto) -> str:

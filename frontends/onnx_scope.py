@@ -13,7 +13,7 @@ from typing import Any
 
 from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto
 
-from cnnir.errors import LimitError, ModelError, quoted
+from cnnir.errors import InputError, LimitError, ModelError, near, quoted
 
 DEEPEST = 48
 
@@ -58,6 +58,17 @@ class Scope:
                 return scope.names[name]
             scope = scope.parent
         raise ModelError(f"{quoted(name)} is not defined")
+
+    def tensor(self, nodes: Sequence[NodeProto], name: str) -> Any:
+        """What is called so: a tensor, or else the first result of a node."""
+        if name in self:
+            return self.find(name)
+        made = {node_name(node, i): list(filter(None, node.output)) for i, node in enumerate(nodes)}
+        if made.get(name):
+            return self.find(made[name][0])
+        raise InputError(
+            f"the model has no tensor {quoted(name)}{near(name, [*self.names, *made])}"
+        )
 
     def define(self, name: str, value: Any, what: str) -> None:
         """Give a name a meaning, once."""

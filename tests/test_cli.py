@@ -120,14 +120,23 @@ def test_compile_shows_the_plan(model: str, target: str) -> None:
     assert found["seconds"]["import"] > 0
 
 
+def test_tuning_from_the_command_line(model: str) -> None:
+    assert "tuned: " in cnnir("compile", model, "--tune", "--reasons", "--threads", "1")
+    assert "only target cpu" in failure("compile", model, "--tune", "--target", "reference")
+
+
 def test_bench_times_every_runner(model: str) -> None:
     arguments = ("bench", model, "--batch", "2", "--threads", "1", "--seconds", "0.05")
     text = cnnir(*arguments, "--against", "onnxruntime")
-    assert "onnxruntime" in text and "GFLOP/s" in text and "of peak" in text
+    assert "onnxruntime" in text and "GFLOP/s" in text and "of bound" in text
+    assert "printed from the op's element definition" not in text
+    assert "predicted" in cnnir(*arguments, "--reasons")
     found = cnnir_json(*arguments)
     assert [row["runner"] for row in found["rows"]] == ["cnnir"]
     assert 0 < found["rows"][0]["min_s"] <= found["rows"][0]["median_s"]
-    assert found["peak_gflops"] > 0 and sum(step["share"] for step in found["steps"]) > 0.99
+    assert found["peak_gflops"] > 0 and found["read_gbytes"]["memory"] > 0
+    assert sum(step["share"] for step in found["steps"]) > 0.99
+    assert all(step["reason"] and step["binds"] for step in found["steps"])
 
 
 def test_inspect_shows_the_graph_at_any_pass(model: str) -> None:
@@ -143,6 +152,26 @@ def test_inspect_shows_the_graph_at_any_pass(model: str) -> None:
     for record in found["history"]:
         assert cnnir("inspect", model, "--pass", record["pass"])
     assert "conv" in cnnir("inspect", model, "--costs")
+
+
+def test_why_tells_of_one_node_or_of_all(model: str) -> None:
+    text = cnnir("why", model, "norm")
+    assert "imported as batch_norm(f32[1,5,8,8]" in text and "batch_norm_to_affine" in text
+    assert "step 0" in text and "because:" in text
+    rows = cnnir_json("why", model)["provenance"]
+    assert {row["source"] for row in rows} == {"conv", "norm", "act", "pool", "flat"}
+    assert "kernel" in cnnir("why", model) and "near are 'norm'" in failure("why", model, "norn")
+
+
+def test_run_shows_watched_tensors(model: str, tmp_path: Path) -> None:
+    saved = str(tmp_path / "o.npz")
+    found = cnnir_json("run", model, "--watch", "r", "--watch", "norm", "--save", saved)
+    assert [row["output"] for row in found["watched"]] == ["r", "norm"]
+    with np.load(saved) as arrays:
+        np.testing.assert_allclose(arrays["r"], np.maximum(arrays["norm"], 0), atol=1e-6)
+        mean = arrays["r"].mean((2, 3))
+        np.testing.assert_allclose(arrays["scores"], mean, rtol=1e-5, atol=1e-6)
+    assert "watched" in cnnir("run", model, "--watch", "r")
 
 
 def test_ops_are_listed_and_documented() -> None:

@@ -107,7 +107,7 @@ def test_evaluate(graph: Graph, x: np.ndarray) -> None:
 
 def test_pipeline_and_history(graph: Graph, x: np.ndarray) -> None:
     wanted = expected(graph, x)
-    records = optimise(graph, "merge_rolls,dead", check=True, snapshots=True)
+    records = optimise(graph, "merge_rolls,dead", verify=True, snapshots=True)
     assert [n.attrs["shift"] for n in graph.order() if n.name == "roll"] == [-2]
     np.testing.assert_array_equal(evaluate(graph, [x])[0], wanted)
     rows = history.history_rows(records)

@@ -72,7 +72,7 @@ def test_compiled_gradients_agree_with_evaluate(net) -> None:
 def test_passes_keep_the_values_of_a_gradient() -> None:
     graph, _ = lenet()
     step = gradient(graph, "loss", ["c1.w", "d2.b"])
-    optimise(step, check=True)
+    optimise(step, verify=True)
 
 
 def test_gradient_of_gradient() -> None:

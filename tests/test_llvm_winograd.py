@@ -15,6 +15,7 @@ from cnnir.backends.llvm.kernels import winograd
 from cnnir.backends.llvm.kernels.small_matrix import multiply
 from cnnir.backends.llvm.kernels.spec import ConvSpec, KernelCode, Target
 from cnnir.backends.llvm.kernels.winograd_transforms import POINTS, transforms
+from cnnir.backends.llvm.offers import predicted
 
 
 def winograd_sample(pick):
@@ -76,7 +77,7 @@ def test_threads_do_not_decide_how_winograd_rounds():
         targets = [Target(threads=threads) for threads in (1, 2, 5, 16)]
         tilings = [winograd.choose(spec, target) for target in targets]
         assert len({tiling.tile for tiling in tilings}) == 1
-        seconds = [winograd.estimate(spec, t, at) for t, at in zip(tilings, targets, strict=True)]
+        seconds = [predicted(winograd, spec, target) for target in targets]
         assert len(set(seconds)) == 1
 
 

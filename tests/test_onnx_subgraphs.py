@@ -28,7 +28,7 @@ def test_if_with_a_constant_condition(taken):
     proto = model([node("Abs", ["x"], ["h"]), _if("c")], constants={"c": np.array(taken)})
     graph = imported(proto)
     assert ops(graph) == (["relu"] if taken else ["abs", "neg"])
-    assert graph.outputs[0].node.sources == (("if/relu",) if taken else ("if/neg",))
+    assert graph.outputs[0].node.sources == ("if/relu" if taken else "if/neg", "if")
 
 
 def test_if_with_a_condition_at_run_time_chooses():
@@ -96,7 +96,11 @@ def test_functions_are_inlined():
     for given, slope in (({}, 0.5), ({"s": 0.25}, 0.25)):
         proto = _with_functions([node("Outer", ["x"], domain="local", **given)], inner, outer)
         np.testing.assert_array_equal(values(proto, X)[0], np.where(X > 0, X, X * slope))
-    assert imported(proto).outputs[0].node.sources == ("outer/inner/leakyrelu",)
+    assert imported(proto).outputs[0].node.sources == (
+        "outer/inner/leakyrelu",
+        "outer/inner",
+        "outer",
+    )
 
 
 def test_a_function_does_not_see_the_names_outside():

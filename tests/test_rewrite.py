@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import registries
 
 from cnnir.errors import IRError, PassError
 from cnnir.evaluate import evaluate
 from cnnir.ir import Graph, Node, Value
-from cnnir.ops import OPS, Elementwise
-from cnnir.passes import PASSES, rule_pass
+from cnnir.ops import Elementwise
+from cnnir.passes import rule_pass
 from cnnir.pipeline import optimise
 from cnnir.rewrite import RULES, Rule, decline, rewrite, rule
 from cnnir.tensortype import TensorType
@@ -86,13 +87,9 @@ def declare() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def declared() -> Iterator[None]:
-    registries: list[dict] = [OPS, PASSES, RULES]
-    before = [set(r) for r in registries]
-    declare()
-    yield
-    for registry, names in zip(registries, before, strict=True):
-        for name in set(registry) - names:
-            del registry[name]
+    with registries.declared():
+        declare()
+        yield
 
 
 def small() -> Graph:
@@ -120,8 +117,8 @@ def test_a_users_rule_and_op_in_the_pipeline() -> None:
     g = parse(TRIPLES, params={"c": np.float32(3)})
     x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
     wanted = evaluate(g, [x])[0]
-    (record,) = optimise(g, "triples", check=True, snapshots=True)
-    assert record.rewrites == {"to_triple": 2} and record.difference == 0
+    (record,) = optimise(g, "triples", verify=True, snapshots=True)
+    assert record.fired == {"to_triple": 2} and record.difference == 0
     assert [n.name for n in g.order() if n.op] == ["triple", "relu", "triple"]
     assert parse(str(g)).text() == str(g) == record.text
     np.testing.assert_allclose(evaluate(g, [x])[0], wanted, rtol=1e-6)
@@ -134,7 +131,7 @@ def test_what_is_declined_is_recorded_with_the_reason() -> None:
     g = parse(TRIPLES, params={"c": np.float32(4)})
     before = str(g)
     (record,) = optimise(g, "triples")
-    assert str(g) == before and record.rewrites == {}
+    assert str(g) == before and record.fired == {}
     assert {(d.rule, d.reason) for d in record.declined} == {("to_triple", "the factor is not 3")}
     assert len(record.declined) == 2 and "mul(f32[2,3], f32[])" in record.declined[0].node
 
@@ -195,7 +192,7 @@ def test_long_chains_do_not_recurse() -> None:
         value = g.add("neg", value)
     g.output(value, "y")
     records = optimise(g, "identity")
-    assert records[0].rewrites == {"twice_inverse": 1500}
+    assert records[0].fired == {"twice_inverse": 1500}
     assert g.outputs[0] is g.inputs[0]
 
 

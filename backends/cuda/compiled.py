@@ -37,6 +37,9 @@ class CompiledOnly(Program):
         plan.notes += self.built.notes
         tell_resources(plan, self.emitted.codes, self.built.resources)
 
+    def texts(self) -> dict[str, str]:
+        return dict(self.emitted.texts)
+
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         raise BackendError(
             f"the program was compiled for {self.plan.target} only; to run it, compile for "

@@ -35,5 +35,6 @@ def emit(schedule: Schedule) -> Emitted:
         code = made[key]
         call.step.items = sum(launch.blocks for _, launch in code.launches)
         call.step.summary = code.summary
+        call.step.symbol = code.launches[0][0] if code.launches else ""
         emitted.codes.append(code)
     return emitted

@@ -75,6 +75,9 @@ class CudaProgram(Program):
             self._machine.wait()
             return (time.perf_counter() - started) / repeats
 
+    def texts(self) -> dict[str, str]:
+        return dict(self.emitted.texts)
+
     def close(self) -> None:
         with self._lock:
             if not self._closed:

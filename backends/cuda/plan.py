@@ -149,7 +149,7 @@ class _Planner:
         step = step_of(node, "pack", layout, [])
         step.op = "copy" if read.layout == layout else f"{read.layout} to {layout}"
         step.reason = "the value is needed in another place or layout"
-        step.sources = sources
+        step.sources, step.serial = sources, value.node.serial
         self.schedule.add(LoopsKernel(node, (read.layout,), layout), [read], [into], step)
         return into
 

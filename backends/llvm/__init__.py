@@ -15,6 +15,7 @@ from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.load import LlvmProgram
 from cnnir.backends.llvm.plan import plan
 from cnnir.backends.llvm.target import CpuTarget, named
+from cnnir.backends.llvm.tuning import Tuning
 from cnnir.backends.llvm.width import fitted
 from cnnir.errors import BackendError
 from cnnir.ir import Graph
@@ -31,6 +32,7 @@ def build(
     features: str | None = None,
     cache: str | os.PathLike[str] | bool | None = None,
     precision: str = "default",
+    tune: bool = False,
 ) -> Program:
     """Native code for a graph of fixed shapes.
 
@@ -39,7 +41,10 @@ def build(
     width that suits the graph, unless CNNIR_CPU_FEATURES says otherwise. cache: where compiled
     objects are kept; False for nowhere, None for the user's cache folder, or CNNIR_CACHE.
     precision: "default" allows algorithms that round differently, within 1e-4 of the largest
-    result (Winograd convolution); "exact" adds only the products of each op's definition.
+    result (Winograd convolution); "exact" adds only the products of each op's definition. tune: go
+    by the times of the best few kernels for each step, measured once with so many threads and kept
+    in the cache, instead of predictions; so that another number of threads may take another
+    algorithm, whose results differ in the last bits.
     """
     if precision not in PRECISIONS:
         raise BackendError(f"precision {precision!r}; there are {', '.join(PRECISIONS)}")
@@ -48,7 +53,11 @@ def build(
     if not named(features):
         target = fitted(graph, target)
     threads = threads or target.cores
-    schedule = plan(graph, target, threads, precision == "exact")
+    objects, exact = ObjectCache.default(cache), precision == "exact"
+    tuning = Tuning(graph, target, threads, exact, objects) if tune else None
+    schedule = plan(graph, target, threads, exact, tuning)
+    if tuning is not None and tuning.measure():
+        schedule = plan(graph, target, threads, exact, tuning)
     described = Plan(target.name, [call.step for call in schedule.calls], notes=schedule.notes)
     described.seconds["plan"] = time.perf_counter() - started
-    return LlvmProgram(schedule, threads, ObjectCache.default(cache), described)
+    return LlvmProgram(schedule, threads, objects, described)

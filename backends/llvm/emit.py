@@ -46,19 +46,25 @@ def emit(schedule: Schedule, places: Places, cache: ObjectCache | None = None) -
     calls = []
     for call, after in zip(schedule.calls, places.after, strict=True):
         if call.kernel.key not in made:
-            found = known.get(call.kernel)
-            if found is None:
-                with EXPRESSIONS:
-                    found = _emit_kernel(call.kernel, schedule.target)
-                known.put(call.kernel, found)
-            code, text = found
+            code, text = written(call.kernel, known, schedule.target)
             made[call.kernel.key] = code
             texts[code.name] = text
         code = made[call.kernel.key]
-        call.step.items, call.step.summary = code.items, code.summary
+        step = call.step
+        step.items, step.summary, step.symbol = code.items, code.summary, code.name
         pointers = tuple(places.sources[p] for p in (*call.reads, *call.writes))
         calls.append(NativeCall(code.name, code.items, code.scratch_bytes, pointers, after))
     return Emitted(emit_run(calls, schedule.target), texts)
+
+
+def written(kernel: Kernel, known: Texts, target: CpuTarget) -> tuple[Code, str]:
+    """A kernel's code and module, as they are known, or else written and made known."""
+    found = known.get(kernel)
+    if found is None:
+        with EXPRESSIONS:
+            found = _emit_kernel(kernel, target)
+        known.put(kernel, found)
+    return found
 
 
 def _emit_kernel(kernel: Kernel, target: CpuTarget) -> tuple[Code, str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,23 @@ class Frame:
                 self.context.inputs[position] = array.ctypes.data
                 kept.append(array)
         return kept
+
+    @property
+    def small(self) -> bool:
+        """Whether all outputs pass through the frame."""
+        return not self._large
+
+    def own_input(self, position: int) -> int:
+        """The address of the frame's array for an input, 0 where it has none."""
+        own = self._own[position] if position < len(self._own) else None
+        return 0 if own is None else int(own.ctypes.data)
+
+    def maker(self) -> Callable[[], Any]:
+        """What makes the output of a run, or the tuple of several, where all are small."""
+        if len(self._outputs) == 1:
+            assert self._outputs[0] is not None
+            return self._outputs[0].copy
+        return lambda: tuple(self.results([]))
 
     def results(self, kept: list[np.ndarray]) -> list[np.ndarray]:
         """The outputs of the call that is over, in arrays that nothing else refers to."""

@@ -14,6 +14,7 @@ from cnnir.backends.base import Plan, Program, Step, on_copies, split
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.emit import Emitted, emit
 from cnnir.backends.llvm.engine import Engine, build
+from cnnir.backends.llvm.entry import HOLD, Entry, possible
 from cnnir.backends.llvm.frame import Frame
 from cnnir.backends.llvm.place import Places, place
 from cnnir.backends.llvm.program import Context
@@ -50,13 +51,18 @@ class LlvmProgram(Program):
         plan.seconds["emit"] = time.perf_counter() - started
         self._engine = build(self.code.modules, self.code.run.exports, schedule.target, cache)
         self._run, self._profiled = map(self._engine.address, ("run", "run_profiled"))
-        self._alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._engine.address("run_alone"))
+        alone = self._engine.address("run_alone")
+        self._alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(alone)
         self._shared = saved_by_sharing(plan.steps, threads) > SHARING_COST
         self._idle: list[Frame] = []
         self._frames = 0
         self._closing = False
         self._returned = threading.Condition()
-        self._unload = weakref.finalize(self, _unload, self._engine, self._idle, self._places)
+        entry = self._entry(alone, cache)
+        self.enter = entry.enter if entry else None
+        self._unload = weakref.finalize(
+            self, _unload, self._engine, self._idle, self._places, entry
+        )
         self._unload.atexit = False  # daemon threads may still be running it
         self._describe()
 
@@ -84,6 +90,9 @@ class LlvmProgram(Program):
             return frame.context.step_seconds()
         finally:
             self._release(frame)
+
+    def texts(self) -> dict[str, str]:
+        return dict(self.code.kernels)
 
     def close(self) -> None:
         with self._returned:
@@ -116,6 +125,20 @@ class LlvmProgram(Program):
             raise self._failure(frame.context.failures())
         return frame.results(kept)
 
+    def _entry(self, alone: int, cache: ObjectCache | None) -> Entry | None:
+        """A short way in, for runs that are over before anybody could miss the GIL."""
+        if self._shared or seconds(self.plan.steps) > HOLD or not possible():
+            return None
+        frame = self._frame()
+        if not frame.small:
+            return None
+        return Entry(frame, alone, [v.type for v in self.graph.inputs], cache)
+
+    def _frame(self) -> Frame:
+        constants = self._places.constants.ctypes.data
+        arena = self._places.arena_bytes
+        return Frame(self.graph, Context(self.code.run, self.threads, arena, constants))
+
     def _failure(self, failures: list[tuple[int, int]]) -> RuntimeError:
         """What was wrong, by the step's index words and source nodes."""
         step, code = failures[0]
@@ -140,9 +163,7 @@ class LlvmProgram(Program):
                 raise BackendError("the program has been closed")
             self._frames += 1
         try:
-            constants = self._places.constants.ctypes.data
-            arena = self._places.arena_bytes
-            return Frame(self.graph, Context(self.code.run, self.threads, arena, constants))
+            return self._frame()
         except BaseException:
             with self._returned:
                 self._frames -= 1
@@ -166,6 +187,11 @@ class LlvmProgram(Program):
         self.plan.notes += report.notes
 
 
+def seconds(steps: Sequence[Step]) -> float:
+    """Of a short run on one core, by estimate."""
+    return sum(max(step.flops / _FLOPS, step.bytes / _BYTES) for step in steps)
+
+
 def saved_by_sharing(steps: Sequence[Step], threads: int) -> float:
     """Seconds, by estimate, that several threads save in a run by sharing the items of steps."""
     saved = 0.0
@@ -175,8 +201,10 @@ def saved_by_sharing(steps: Sequence[Step], threads: int) -> float:
     return saved
 
 
-def _unload(engine: Engine, frames: list[Frame], places: Places) -> None:
+def _unload(engine: Engine, frames: list[Frame], places: Places, entry: Entry | None) -> None:
     """Free a program's code and memory; takes all of it, so that nothing goes before."""
+    if entry:
+        entry.close()
     pool().quiesce()
     engine.close()
     frames.clear()

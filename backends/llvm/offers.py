@@ -31,6 +31,10 @@ from cnnir.ir import Graph, Node, Value
 FIRST_LAYER_CHANNELS = 4
 """Up to so many input channels are read row-major: a block of them would be mostly padding."""
 
+TILINGS, MEASURED, HOPELESS = 5, 8, 2.5
+"""Tilings of a template, and candidates of a step, that are measured at most; and how often the
+best predicted time makes another candidate hopeless."""
+
 WINOGRAD_FLOPS = 4e6
 """Of a convolution from which on Winograd is considered: its code takes longer to make."""
 
@@ -108,6 +112,24 @@ def offers(work: Work, plain: bool, target: Target, lanes: int) -> tuple[list[Of
     return sorted(found, key=lambda offer: offer.seconds), rejected
 
 
+def variants(found: list[Offer], target: Target) -> list[Offer]:
+    """What is worth measuring beside the best offer: others of the same layouts, each with several
+    tilings, the best by prediction first."""
+    best = found[0]
+    offered = []
+    for offer in found:
+        tilings = getattr(offer.template, "tilings", None)
+        if (offer.operands, offer.blocked) != (best.operands, best.blocked):
+            continue
+        chosen = tilings(offer.spec, target, TILINGS) if tilings else [offer.tiling]
+        for tiling in dict.fromkeys((offer.tiling, *chosen)):
+            seconds = offer.template.estimate(offer.spec, tiling, target)
+            offered.append(replace(offer, tiling=tiling, seconds=seconds))
+    first, *others = sorted(offered, key=lambda offer: offer.seconds)
+    near = [offer for offer in others if offer.seconds < HOPELESS * first.seconds]
+    return [first, *near][:MEASURED]
+
+
 Found = tuple[list[Offer], list[str]]
 
 
@@ -116,6 +138,7 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         return [], ["weights are known only at run time"]
     spec = _conv_spec(work, lanes)
     found, rejected = [], []
+    alone = replace(target, threads=1)
     reads = spec.channels <= FIRST_LAYER_CHANNELS and plain
     direct = replace(spec, plain=reads)
     for kind, template, wanted in (
@@ -130,8 +153,9 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue
-        tiling = _tiling(template, wanted, target)
-        seconds = template.estimate(wanted, tiling, target)
+        # cut for the threads by Winograd alone, which else would lose by it what it gains
+        tiling = _tiling(template, wanted, target if template is winograd else alone)
+        seconds = predicted(template, wanted, target)
         how = "plain" if wanted.plain else "blocked"
         found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
     return found, rejected
@@ -150,6 +174,13 @@ def _against_winograd(spec: direct_conv.ConvSpec, target: Target) -> str | None:
 def _tiling(template: ModuleType, spec: Hashable, target: Target) -> Any:
     """A template's choice, made once for equal shapes."""
     return template.choose(spec, target)
+
+
+def predicted(template: ModuleType, spec: Hashable, target: Target) -> float:
+    """Seconds on one core, cut to suit it: the algorithm must not depend on the threads."""
+    alone = replace(target, threads=1)
+    seconds: float = template.estimate(spec, _tiling(template, spec, alone), alone)
+    return seconds
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:

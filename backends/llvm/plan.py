@@ -22,9 +22,11 @@ from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
 from cnnir.backends.llvm.carry import carry
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
-from cnnir.backends.llvm.offers import Offer, Work, offers
+from cnnir.backends.llvm.offers import Offer, Work, offers, variants
 from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
+from cnnir.backends.llvm.trial import Candidate
+from cnnir.backends.llvm.tuning import Time, Tuning
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
 from cnnir.ops import Elementwise
@@ -33,12 +35,19 @@ PEAK_HZ = 3e9
 """Clock that predictions assume; only the ratios between predictions matter."""
 
 
-def plan(graph: Graph, target: CpuTarget, threads: int = 1, exact: bool = False) -> Schedule:
+def plan(
+    graph: Graph,
+    target: CpuTarget,
+    threads: int = 1,
+    exact: bool = False,
+    tuning: Tuning | None = None,
+) -> Schedule:
     """Choose a kernel and layouts for every node of an optimised graph.
 
-    threads: what work is cut for; results do not depend on it. exact: see Target.
+    threads: what work is cut for; results do not depend on it. exact: see Target. tuning: what has
+    been measured, and where to note what should be; None goes by predictions.
     """
-    planner = _Planner(graph, target, threads, exact)
+    planner = _Planner(graph, target, threads, exact, tuning)
     for node in graph.order():
         if node.op is not None:
             planner.node(node)
@@ -47,8 +56,10 @@ def plan(graph: Graph, target: CpuTarget, threads: int = 1, exact: bool = False)
 
 
 class _Planner:
-    def __init__(self, graph: Graph, target: CpuTarget, threads: int, exact: bool) -> None:
-        self.graph, self.lanes = graph, target.lanes
+    def __init__(
+        self, graph: Graph, target: CpuTarget, threads: int, exact: bool, tuning: Tuning | None
+    ) -> None:
+        self.graph, self.lanes, self.tuning = graph, target.lanes, tuning
         self.schedule = Schedule(graph, target)
         self.machine = Target(
             registers=target.registers,
@@ -145,20 +156,31 @@ class _Planner:
         return Work(self.graph, node, anchor, operands)
 
     def _template(self, work: Work, found: list[Offer], rejected: list[str]) -> None:
-        offer, node = found[0], work.node
-        layout = self.blocked if offer.blocked else self.plain
-        reads: list[Pointer] = []
-        for position, how in offer.operands:
-            value = work.operands[position]
-            assert value is not None
-            reads.append(self._operand(value, how, offer))
+        node = work.node
+        layout = self.blocked if found[0].blocked else self.plain
         extra = epilogue_inputs(node, work.anchor)
-        slots = [self._epilogue_operand(node.operands[i], layout) for i in extra]
-        kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), tuple(slots))
-        slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
-        step = step_of(node, offer.kind, layout, [*slower, *rejected])
-        step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core"
-        self._emit(kernel, [*reads, *slots], node, layout, step)
+        slots = tuple(self._epilogue_operand(node.operands[i], layout) for i in extra)
+
+        def candidate(offer: Offer) -> Candidate:
+            reads = []
+            for position, how in offer.operands:
+                value = work.operands[position]
+                assert value is not None
+                reads.append(self._operand(value, how, offer))
+            kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), slots)
+            writes = (Slot(value, layout) for value in node.results)
+            return Candidate(kernel, (*reads, *slots, *writes))
+
+        rivals = [] if self.tuning is None else variants(found, self.machine)
+        if self.tuning is None or len(rivals) < 2:
+            chosen, reason, slower = candidate(found[0]), *_predicted(found)
+        else:
+            chosen, times = self.tuning.best([candidate(offer) for offer in rivals])
+            reason, slower = _measured(times)
+        step = step_of(node, chosen.kernel.kind, layout, [*slower, *rejected])
+        step.reason = reason
+        reads = list(chosen.pointers[: len(chosen.pointers) - len(node.results)])
+        self._emit(chosen.kernel, reads, node, layout, step)
 
     def _operand(self, value: Value, how: str, offer: Offer) -> Pointer:
         if how == "packed":
@@ -244,7 +266,7 @@ class _Planner:
         step = step_of(node, "pack", layout, [])
         step.op = "copy" if read.layout == layout else f"{read.layout} to {layout}"
         step.reason = "the value is needed in another place or layout"
-        step.sources = sources
+        step.sources, step.serial = sources, value.node.serial
         self.schedule.add(kernel, [read], [into], step)
         return into
 
@@ -280,6 +302,26 @@ class _Planner:
             taken.add(root)
             self.schedule.outputs.append(slot)
         carry(self.schedule, self._moved)
+
+
+def _predicted(found: list[Offer]) -> tuple[str, list[str]]:
+    """Why the first offer was taken, and not the others."""
+    slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
+    return f"predicted {found[0].seconds * 1e6:.0f} us on one core", slower
+
+
+def _measured(times: list[Time]) -> tuple[str, list[str]]:
+    """The same for what was measured; nothing yet where it is still to be."""
+    if not times:
+        return "to be measured", []
+    best, *others = times
+    following = f", next {others[0]}" if others else ""
+    slower = [
+        f"{time.kind} {time.tiling}: {time.seconds * 1e6:.0f} us, "
+        f"predicted {time.predicted * 1e6:.0f} us"
+        for time in others
+    ]
+    return f"tuned: {best.seconds * 1e6:.0f} us{following}", slower
 
 
 def first_block(node: Node, lanes: int) -> int | None:

@@ -3,10 +3,10 @@
 `cnnir --help` lists the commands in the order of COMMANDS.
 """
 
-from cnnir.cli import bench, compile, inspect, ops, run
+from cnnir.cli import analyze, bench, compile, inspect, ops, run, why
 from cnnir.cli.application import app
 
-COMMANDS = (run, compile, bench, inspect, ops)
+COMMANDS = (run, compile, bench, inspect, why, analyze, ops)
 
 
 def main() -> None:

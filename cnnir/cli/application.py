@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 
 from cnnir.cli import arguments
 from cnnir.compile import TARGETS, Executable, compile, load
-from cnnir.errors import Error
+from cnnir.errors import Error, InputError
 from cnnir.ir import Graph
 
 PLAIN_WIDTH = 140
@@ -60,6 +60,9 @@ Shapes = Annotated[
 Target = Annotated[str, typer.Option(help=f"One of {', '.join(TARGETS)}.")]
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="all cores")]
 Passes = Annotated[str | None, typer.Option(help="The pipeline, such as fold,cse,fuse.")]
+Tune = Annotated[
+    bool, typer.Option("--tune", help="Measure the best few kernels of each step first (cpu).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Inputs = Annotated[
     list[str] | None,
@@ -84,19 +87,29 @@ def load_model(model: Path, shapes: list[str] | None) -> Graph:
 
 
 def compile_model(
-    graph: Graph, target: str, threads: int | None, passes: str | None = None
+    graph: Graph,
+    target: str,
+    threads: int | None,
+    passes: str | None = None,
+    tune: bool = False,
 ) -> Executable:
+    if tune and target != "cpu":
+        raise InputError(f"--tune: only target cpu has kernels to choose from, not {target}")
+    options: dict[str, Any] = {"tune": True} if tune else {}
     with progress(f"compiling for {target}"):
-        return compile(graph, target, threads=threads, passes=passes)
+        return compile(graph, target, threads=threads, passes=passes, **options)
 
 
-def show(found: dict[str, Any], tables: list[RenderableType], as_json: bool) -> None:
-    """Everything as one JSON object, or the tables."""
+def show(
+    found: dict[str, Any], tables: list[RenderableType], as_json: bool, least: int = 0
+) -> None:
+    """Everything as one JSON object, or the tables, not squeezed below `least` columns."""
     if as_json:
         print(json.dumps(_plain(found), allow_nan=False))
         return
     narrow = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(width=PLAIN_WIDTH if narrow else None, highlight=False)
+    console.width = max(console.width, least)
     for part in tables:
         console.print(part, soft_wrap=isinstance(part, Text))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from cnnir.errors import InputError
 from cnnir.ir import Graph
-from cnnir.pipeline import random_inputs
+from cnnir.verify import random_inputs
 
 
 def shapes(given: list[str]) -> dict[str, tuple[int, ...]]:

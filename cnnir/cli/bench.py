@@ -18,15 +18,16 @@ from cnnir.cli.application import (
     Shapes,
     Target,
     Threads,
+    Tune,
     app,
     compile_model,
     load_model,
     progress,
     show,
 )
-from cnnir.compile import Executable, load
+from cnnir.compile import load
 from cnnir.errors import BackendError, InputError
-from cnnir.report import cost, profile, timing
+from cnnir.report import cost, profile, roofline, timing
 from cnnir.report.table import scaled
 
 
@@ -35,15 +36,26 @@ def bench(
     model: Model,
     batch: Annotated[int | None, typer.Option(help="Size of the first dimension.")] = None,
     threads: Threads = None,
+    tune: Tune = False,
     against: Annotated[str | None, typer.Option(help="Also time onnxruntime, in turn.")] = None,
     seconds: Annotated[float, typer.Option(help="About how long to measure.")] = 5.0,
     top: Annotated[int, typer.Option(help="Rows of the table of kernels.")] = 12,
+    reasons: Annotated[
+        bool, typer.Option(help="Also show why each kernel was taken, and what was rejected.")
+    ] = False,
     shape: Shapes = None,
     target: Target = "cpu",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Time a model: medians, spread, GFLOP/s, and every kernel's share of the machine's peak."""
+    """Time a model: medians, spread, and how near every kernel is to what the machine can do.
+
+    A kernel is bound by its operations at the FMA peak of all threads, or by its bytes, whichever
+    takes longer; both rates are measured. Every operand is read once and every result written once:
+    activations in the smallest cache that holds those of the step, params in memory, unless the
+    whole program fits in a cache. Operations are counted by definition: Winograd, which gets by
+    with fewer, may be above 100 %.
+    """
     threads = threads or arguments.available_threads()
     graph = load_model(model, shape)
     if batch is not None:
@@ -52,7 +64,7 @@ def bench(
     runners: dict[str, Callable[[], object]] = {}
     if against is not None:
         runners[against] = _rival(against, model, feeds, threads)
-    exe = compile_model(graph, target, threads)
+    exe = compile_model(graph, target, threads, tune=tune)
     runners = {"cnnir": lambda: exe.run(feeds), **runners}
     flops = cost.summary(graph)["flops"]
     with progress(f"measuring for about {seconds:.0f} s"):
@@ -62,23 +74,26 @@ def bench(
     found: dict[str, Any] = {"model": str(model), "threads": threads, "flops": flops, "rows": rows}
     tables: list[RenderableType] = [timing.timing_table(title, rows)]
     if target == "cpu":
-        with progress("measuring the kernels and the peak"):
-            steps, kinds, peak = _profile(exe, feeds, threads)
-        found |= {"peak_gflops": peak, "kernels": kinds, "steps": steps}
+        with progress("measuring the kernels and the machine"):
+            machine = _machine(threads)
+            runs = [exe.profile(feeds) for _ in range(9)][2:]
+        steps = profile.profile_rows(exe.plan, runs, machine)
+        kinds = profile.kernel_rows(steps)
+        found |= roofline.machine_row(machine) | {"kernels": kinds, "steps": steps}
         tables.append(profile.profile_table("by kernel", kinds))
-        slowest = f"slowest steps, peak {peak:.1f} GFLOP/s"
+        slowest = f"slowest steps; {roofline.machine_text(machine)}"
         tables.append(profile.profile_table(slowest, steps, top))
+        if reasons:
+            tables.append(profile.reasons_table("why", steps, top))
     show(found, tables, as_json)
 
 
-def _profile(
-    exe: Executable, feeds: dict[str, Any], threads: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], float]:
-    """Rows by step and by kind of kernel, and the peak of all threads in GFLOP/s."""
-    peak = threads * importlib.import_module("cnnir.backends.llvm.peak").fma_peak()
-    runs = [exe.profile(feeds) for _ in range(9)][2:]
-    steps = profile.profile_rows(exe.plan, runs, peak)
-    return steps, profile.kernel_rows(steps, peak), peak
+def _machine(threads: int) -> roofline.Roofline:
+    """What so many threads can do at most, measured."""
+    peak = importlib.import_module("cnnir.backends.llvm.peak").fma_peak()
+    rates = importlib.import_module("cnnir.backends.llvm.bandwidth").read_rates(threads)
+    levels = [roofline.Level(name, size, rate) for name, (size, rate) in rates.items()]
+    return roofline.Roofline(threads * peak * 1e9, levels)
 
 
 def _rival(name: str, model: Path, feeds: dict[str, Any], threads: int) -> Callable[[], object]:

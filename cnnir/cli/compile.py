@@ -16,6 +16,7 @@ from cnnir.cli.application import (
     Shapes,
     Target,
     Threads,
+    Tune,
     app,
     compile_model,
     load_model,
@@ -30,6 +31,7 @@ def compile_(
     shape: Shapes = None,
     target: Target = "cpu",
     threads: Threads = None,
+    tune: Tune = False,
     passes: Passes = None,
     reasons: Annotated[bool, typer.Option(help="Show why each kernel was taken.")] = False,
     as_json: Json = False,
@@ -38,7 +40,7 @@ def compile_(
     start = time.perf_counter()
     graph = load_model(model, shape)
     loaded = time.perf_counter() - start
-    exe = compile_model(graph, target, threads, passes)
+    exe = compile_model(graph, target, threads, passes, tune=tune)
     seconds = {"import": loaded, "passes": history.seconds(exe.history), **exe.plan.seconds}
     found = {
         "model": str(model),

@@ -28,9 +28,20 @@ class Cost:
     flops: int = 0
     read: int = 0
     written: int = 0
+    multiply_adds: int = 0
+    """Products that are summed, as in convolutions; each is two of the `flops`."""
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.flops + other.flops, self.read + other.read, self.written + other.written)
+        return Cost(
+            self.flops + other.flops,
+            self.read + other.read,
+            self.written + other.written,
+            self.multiply_adds + other.multiply_adds,
+        )
+
+    def of_products(self, count: int) -> Cost:
+        """The same bytes, with `count` multiply-adds as the work."""
+        return Cost(2 * count, self.read, self.written, count)
 
 
 class Op:

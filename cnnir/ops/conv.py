@@ -192,7 +192,7 @@ class Conv(Op):
         """A multiplication and an addition for each weight of each result element."""
         moved, w = Op.cost(node), node.operands[1].type
         taps = math.prod(w.shape[1:])
-        return Cost(2 * taps * node.results[0].type.size, moved.read, moved.written)
+        return moved.of_products(taps * node.results[0].type.size)
 
 
 def within(index: tuple[Any, ...], sizes: tuple[int, ...]) -> list[Any]:

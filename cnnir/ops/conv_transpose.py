@@ -124,7 +124,7 @@ class ConvTranspose(Op):
         """A multiplication and an addition for each weight of each operand element."""
         moved, w = Op.cost(node), node.operands[1].type
         taps = math.prod(w.shape[1:])
-        return Cost(2 * taps * node.operands[0].type.size, moved.read, moved.written)
+        return moved.of_products(taps * node.operands[0].type.size)
 
 
 def _transposed_sizes(

@@ -91,7 +91,7 @@ class ConvWeightGrad(Op):
         """A multiplication and an addition for each weight and element of dy of its group."""
         moved, dw = Op.cost(node), node.results[0].type
         taps = math.prod(dw.shape[1:])
-        return Cost(2 * taps * node.operands[1].type.size, moved.read, moved.written)
+        return moved.of_products(taps * node.operands[1].type.size)
 
 
 def _cut(x: np.ndarray, padding: tuple[int, ...]) -> np.ndarray:

@@ -30,4 +30,5 @@ class Fused(Op):
         """The body's operations; only the operands and results of the whole are moved."""
         inner = [n.op.cost(n) for n in node.attrs["body"].order() if n.op is not None]
         moved = Op.cost(node)
-        return Cost(sum(c.flops for c in inner), moved.read, moved.written)
+        work = sum(inner, Cost())
+        return Cost(work.flops, moved.read, moved.written, work.multiply_adds)

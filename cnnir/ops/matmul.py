@@ -53,7 +53,7 @@ class MatMul(Op):
         """A multiplication and an addition for each k of each result element."""
         moved = Op.cost(node)
         inner = node.operands[0].type.shape[-1]
-        return Cost(2 * inner * node.results[0].type.size, moved.read, moved.written)
+        return moved.of_products(inner * node.results[0].type.size)
 
 
 def _swapped(g: Any, x: Any) -> Any:

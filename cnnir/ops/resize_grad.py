@@ -173,7 +173,7 @@ class Banded(Op):
     def cost(node: Any) -> Cost:
         """A product and a sum for each weight of each result element."""
         moved, width = Op.cost(node), node.operands[2].type.shape[1]
-        return Cost(2 * width * moved.flops, moved.read, moved.written)
+        return moved.of_products(width * moved.flops)
 
 
 def _band(g: Any, starts: Any, width: int, extent: int) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from cnnir.ir import Graph, Node, Value
 from cnnir.ops import OPS, Elementwise
 from cnnir.passes.base import RulePass
 from cnnir.passes.linear import is_constant
-from cnnir.rewrite import Result, decline, rule
+from cnnir.rewrite import Result, decline, other_uses, rule
 
 _LARGEST_LOOK = 1 << 20
 """Elements of an enlarged image of which it is looked up where they come from."""
@@ -40,7 +40,7 @@ def pool_before_activation(g: Graph, node: Node) -> Result:
         if f.attrs["lo"] > f.attrs["hi"]:
             return decline(node, "the bounds of the clip are in the wrong order")
     if not g.sole_user(y):
-        return decline(node, f"the {name} has other uses")
+        return decline(node, other_uses(g, y, by=node))
     if _is_free_behind(x):
         return decline(node, f"the {name} is free behind the {x.node.name}")
     if node.results[0].type.size >= y.type.size:
@@ -125,7 +125,7 @@ def slice_before_elementwise(g: Graph, node: Node) -> Result:
     if f.op is None or not issubclass(f.op, Elementwise) or not node.results[0].type.size:
         return None
     if not g.sole_user(y):
-        return decline(node, f"the {f.name} has other uses")
+        return decline(node, other_uses(g, y, by=node))
     varying = [v for v in f.operands if v is not None and g.array(v) is None]
     if not all(not _is_free_behind(v) or _gives_channels(g, v, node) for v in varying):
         return decline(node, f"the {f.name} is free where its operand is made")
@@ -160,18 +160,18 @@ def _sliced(g: Graph, x: Value, node: Node) -> Value:
 def concat_of_concat(g: Graph, node: Node) -> Result:
     """concat(concat(x, y), z) => concat(x, y, z)  [one axis, the inner one has no other use]"""
     parts: list[Value | None] = []
-    shared = False
+    shared: list[Value] = []
     for part in node.operands:
         match part:
             case Value(Node("concat", inner) as concat) if concat.attrs == node.attrs:
                 if g.sole_user(part):
                     parts += inner
                     continue
-                shared = True
+                shared.append(part)
         parts.append(part)
     if len(parts) > len(node.operands):
         return g.add("concat", *parts, **node.attrs)
-    return decline(node, "the inner concatenation has other uses") if shared else None
+    return decline(node, other_uses(g, *shared, by=node)) if shared else None
 
 
 @rule("concat")

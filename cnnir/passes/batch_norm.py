@@ -21,7 +21,7 @@ from cnnir.passes.affine import (
 )
 from cnnir.passes.base import RulePass
 from cnnir.passes.constants import along_axis, rounded
-from cnnir.rewrite import Result, decline, rule
+from cnnir.rewrite import Result, decline, other_uses, rule
 
 _ANCHORS = ("conv", "conv_transpose", "matmul")
 
@@ -83,7 +83,7 @@ def _explained(g: Graph, node: Node, c: np.ndarray | None) -> Result:
         case (Value(Node("conv" | "conv_transpose")) as y, _) if c is not None:
             if y.type != node.results[0].type:
                 return decline(node, "the constant broadcasts the convolution")
-            return decline(node, "the convolution has other uses")
+            return decline(node, other_uses(g, y, by=node))
     return None
 
 
@@ -160,7 +160,7 @@ def join_affine(g: Graph, node: Node) -> Result:
             if inner is None or outer is None or x.type != node.results[0].type:
                 return None
             if not g.sole_user(y):
-                return decline(node, f"the inner {name} has other uses")
+                return decline(node, other_uses(g, y, by=node))
             joined = _joined(name, inner, outer, x)
             if joined is None:
                 return decline(node, "the joined constant overflows or underflows")

@@ -14,7 +14,7 @@ from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Elementwise
 from cnnir.passes.base import RulePass
 from cnnir.passes.constants import uniform
-from cnnir.rewrite import Result, decline, rule
+from cnnir.rewrite import Result, decline, other_uses, rule
 from cnnir.tensortype import is_float
 
 _COMMUTATIVE = (
@@ -117,7 +117,7 @@ def clip_of_clip(g: Graph, node: Node) -> Result:
             if a > b or c > d:
                 return None
             if not g.sole_user(y):
-                return decline(node, "the inner clip has other uses")
+                return decline(node, other_uses(g, y, by=node))
             lo, hi = min(max(a, c), d), min(max(b, c), d)
             return g.add(
                 "clip",

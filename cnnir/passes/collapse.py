@@ -21,7 +21,7 @@ from cnnir.passes.base import RulePass
 from cnnir.passes.constants import rounded
 from cnnir.passes.linear import Linear, Shape, is_constant, weights, window_of
 from cnnir.passes.paying import cost_of, prospect, ratio, work
-from cnnir.rewrite import Result, accept, decline, rule
+from cnnir.rewrite import Result, accept, decline, other_uses, rule
 
 _LAYERS = ("conv", "avg_pool")
 
@@ -93,7 +93,7 @@ def _shared(g: Graph, node: Node, linear: Callable[[Node], object]) -> Result:
     x = node.operands[0]
     if x is None or linear(node) is None or linear(x.node) is None:
         return None
-    return decline(node, f"the result of the inner {x.node.name} has other uses")
+    return decline(node, other_uses(g, x, by=node))
 
 
 def _segment_work(
@@ -169,7 +169,7 @@ def pad_value_into_map(g: Graph, node: Node) -> Result:
     if any((*amounts[:2], *amounts[rank : rank + 2])):
         return decline(node, "it pads the batch or channel axis")
     if not g.sole_user(y):
-        return decline(node, "the padded value has other uses")
+        return decline(node, other_uses(g, y, by=node))
     window = layer.window
     padding = tuple(a + b for a, b in zip(window.padding, spatial, strict=True))
     direct = replace(window, padding=padding)
@@ -260,7 +260,7 @@ def collapse_dense_after_conv(g: Graph, node: Node, options: Collapse) -> Result
     if x is None or not x.type.size or window_of(conv) is None:
         return decline(node, f"the weights of the {conv.name} are not constant")
     if not (g.sole_user(y) and g.sole_user(rows)):
-        return decline(node, f"the result of the {conv.name} has other uses")
+        return decline(node, other_uses(g, y, rows, by=node))
     inner, columns = x.type.size // x.type.shape[0], a.type.shape[1]
     flattened = x.type.with_shape((x.type.shape[0], inner))
     cost, _ = prospect("matmul", flattened, x.type.with_shape((inner, columns)))

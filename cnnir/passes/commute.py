@@ -16,7 +16,7 @@ from cnnir.ops import Elementwise
 from cnnir.passes.base import RulePass
 from cnnir.passes.linear import is_constant, window_of
 from cnnir.passes.paying import cost_of, prospect, ratio, work
-from cnnir.rewrite import Result, accept, decline, rule
+from cnnir.rewrite import Result, accept, decline, other_uses, rule
 from cnnir.tensortype import TensorType
 
 _CHANNEL_AXIS = 1
@@ -46,7 +46,7 @@ def pool_before_pointwise(g: Graph, node: Node) -> Result:
         case _:
             return None
     if not g.sole_user(y):
-        return decline(node, "the convolution has other uses")
+        return decline(node, other_uses(g, y, by=node))
     if len(rest) > 1 and any(node.attrs["padding"]) and node.attrs["count_include_pad"]:
         return decline(node, "the padding, which counts, has no bias")
     cost, pooled = prospect("avg_pool", x.type, **node.attrs)
@@ -77,7 +77,7 @@ def mean_before_pointwise(g: Graph, node: Node) -> Result:
     if not axes or min(axes) < 2:
         return decline(node, "the mean is over more than positions")
     if not g.sole_user(y):
-        return decline(node, "the convolution has other uses")
+        return decline(node, other_uses(g, y, by=node))
     mean = g.add("reduce_mean", x, axes=axes, keepdims=True)
     made = _behind(g, conv, mean)
     return made if node.attrs["keepdims"] else g.add("reshape", made, shape=_shape(node))
@@ -102,7 +102,7 @@ def mean_before_dense(g: Graph, node: Node) -> Result:
     if a.type.rank != 2 or not node.attrs["axes"] or last in node.attrs["axes"]:
         return decline(node, "the mean is over the columns of the product")
     if not g.sole_user(y):
-        return decline(node, "the product has other uses")
+        return decline(node, other_uses(g, y, by=node))
     mean = g.add("reduce_mean", x, axes=node.attrs["axes"], keepdims=True)
     made = g.add("matmul", mean, a)
     return made if node.attrs["keepdims"] else g.add("reshape", made, shape=_shape(node))
@@ -125,7 +125,7 @@ def pointwise_before_resize(g: Graph, node: Node) -> Result:
     if y.type.shape[:2] != x.type.shape[:2] or any(s != 1 for s in attrs["scales"][:2]):
         return decline(node, "channels are resized")
     if not g.sole_user(y):
-        return decline(node, "the resized value has other uses")
+        return decline(node, other_uses(g, y, by=node))
     cost, small = prospect("conv", x.type, *_types(rest), **node.attrs)
     sizes = (*small.shape[:2], *attrs["sizes"][2:])
     after = work([cost, prospect("resize", small, **attrs | {"sizes": sizes})[0]])
@@ -155,7 +155,7 @@ def slice_of_filters(g: Graph, node: Node) -> Result:
     if conv.attrs["groups"] != 1:
         return decline(node, f"the convolution has {conv.attrs['groups']} groups")
     if not g.sole_user(y):
-        return decline(node, "the convolution has other uses")
+        return decline(node, other_uses(g, y, by=node))
     if not node.results[0].type.size:
         return None
     start, size, step = (node.attrs[k][_CHANNEL_AXIS] for k in ("starts", "sizes", "steps"))
@@ -179,7 +179,7 @@ def slice_of_columns(g: Graph, node: Node) -> Result:
     if a.type.rank != 2 or _cut_axes(node, y.type) != [last]:
         return decline(node, "more than columns is cut")
     if not g.sole_user(y):
-        return decline(node, "the product has other uses")
+        return decline(node, other_uses(g, y, by=node))
     if not node.results[0].type.size:
         return None
     start, size, step = (node.attrs[k][last] for k in ("starts", "sizes", "steps"))
@@ -213,7 +213,7 @@ def stride_into_layer(g: Graph, node: Node) -> Result:
     y = node.operands[0]
     if steps is None or y is None:
         return None
-    made = _strided(g, y, steps)
+    made = _strided(g, y, steps, node)
     if isinstance(made, str):
         return decline(node, made)
     value = g.add(node.name, made, *node.operands[1:], **node.attrs | {"stride": ()})
@@ -235,7 +235,7 @@ def steps_into_layer(g: Graph, node: Node) -> Result:
     wanted = tuple(-(-n // s) for n, s in zip(y.type.shape, steps, strict=True))
     if set(steps[:2]) != {1} or node.attrs["sizes"] != wanted:
         return decline(node, "it takes more than every so many positions")
-    made = _strided(g, y, steps[2:])
+    made = _strided(g, y, steps[2:], node)
     return decline(node, made) if isinstance(made, str) else made
 
 
@@ -252,12 +252,12 @@ def _skips(node: Node) -> tuple[int, ...] | None:
     return stride
 
 
-def _strided(g: Graph, y: Value, steps: tuple[int, ...]) -> Value | str:
+def _strided(g: Graph, y: Value, steps: tuple[int, ...], by: Node) -> Value | str:
     """Every so many positions of a value, computed alone; or why it cannot be."""
     chain: list[Node] = []
     while True:
         if not g.sole_user(y):
-            return f"the result of the {y.node.name} has other uses"
+            return other_uses(g, y, by=by)
         layer = y.node
         if layer.name in ("conv", "avg_pool", "max_pool"):
             break
@@ -265,7 +265,7 @@ def _strided(g: Graph, y: Value, steps: tuple[int, ...]) -> Value | str:
         if following is None:
             return f"{layer.name} has no stride of its own"
         chain.append(layer)
-        y = following
+        y, by = following, layer
     own = layer.attrs["stride"] or (1,) * len(steps)
     stride = tuple(a * b for a, b in zip(own, steps, strict=True))
     wanted = tuple(-(-n // s) for n, s in zip(y.type.shape[2:], steps, strict=True))

@@ -11,7 +11,7 @@ from typing import Any
 
 from cnnir.ir import Graph, Node
 from cnnir.passes.base import Pass
-from cnnir.rewrite import Outcome, unite
+from cnnir.rewrite import Outcome, replace_values, unite
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,9 @@ class Cse(Pass):
                 continue
             kept = first.setdefault(self._key(g, node), node)
             if kept is not node:
-                for old, new in zip(node.results, kept.results, strict=True):
-                    g.replace(old, new)
+                rewrite = outcome.record("cse" if node.op else "cse_param", [node])
+                replace_values(g, rewrite, node.results, kept.results)
                 kept.sources = unite([kept, node])
-                outcome.count("cse" if node.op else "cse_param")
         g.sweep()
         return outcome
 

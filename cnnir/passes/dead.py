@@ -18,5 +18,7 @@ class Dead(Pass):
     def run(self, g: Graph) -> Outcome:
         """Sweep once."""
         outcome = Outcome()
-        outcome.count(self.name, g.sweep())
+        for node in g.prune(g.nx):
+            if node.op is not None:
+                outcome.record(self.name, [node])
         return outcome

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from cnnir.evaluate import evaluate_node
 from cnnir.ir import Graph, Node
 from cnnir.passes.base import Pass
-from cnnir.rewrite import Outcome, decline, unite
+from cnnir.rewrite import Outcome, decline, replace_values, unite
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,13 @@ class Fold(Pass):
         for node in g.order():
             if node.op is None or any(v and v.node.kind != "param" for v in node.operands):
                 continue
-            reason = self._fold(g, node)
+            reason = self._fold(g, node, outcome)
             if reason:
                 outcome.declined.append(replace(decline(node, reason), rule=self.name))
-            else:
-                outcome.count(self.name)
         g.sweep()
         return outcome
 
-    def _fold(self, g: Graph, node: Node) -> str:
+    def _fold(self, g: Graph, node: Node, outcome: Outcome) -> str:
         """Put params in the place of the results; a reason when that cannot be."""
         held = {v: v.type.nbytes for v in node.operands if v is not None}
         grown = sum(v.type.nbytes for v in node.results) - sum(held.values())
@@ -49,8 +47,9 @@ class Fold(Pass):
             arrays = evaluate_node(node, [g.array(v) for v in node.operands])
         except Exception as error:  # whatever it is, it is for the run to raise
             return f"it cannot be evaluated: {error}"
-        from_nodes = [node, *(v.node for v in held)]
-        with g.provenance(*unite(from_nodes)):
-            for value, array in zip(node.results, arrays, strict=True):
-                g.replace(value, g.param(value.name or node.name, array))
+        with g.provenance(*unite([node, *(v.node for v in held)])):
+            names = [value.name or node.name for value in node.results]
+            params = [g.param(name, array) for name, array in zip(names, arrays, strict=True)]
+        rewrite = outcome.record(self.name, [node], [value.node for value in params])
+        replace_values(g, rewrite, node.results, params)
         return ""

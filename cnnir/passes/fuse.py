@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Elementwise
 from cnnir.passes.base import Pass
-from cnnir.rewrite import Declined, Outcome, decline, unite
+from cnnir.rewrite import Declined, Outcome, decline, other_uses, replace_values, unite
 
 REDUCTIONS = ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod")
 ANCHORS = ("conv", "conv_transpose", "matmul", "max_pool", "avg_pool", "lp_pool", *REDUCTIONS)
@@ -49,8 +49,8 @@ class Fuse(Pass):
         position = {node: number for number, node in enumerate(order)}
         for region in reversed(plan.regions):
             if len(region.nodes) > 1:
-                _contract(g, sorted(region.nodes, key=position.__getitem__))
-                outcome.count(_kind(region))
+                nodes = sorted(region.nodes, key=position.__getitem__)
+                _contract(g, nodes, _kind(region), outcome)
         return outcome
 
 
@@ -96,7 +96,9 @@ class _Partition:
         if self.g.is_output(node.results[0]):
             return "its result is an output of the graph"
         homes = {self.home[user] for user in self.g.nx.succ[node]}
-        return homes.pop() if len(homes) == 1 else "its result is used elsewhere too"
+        if len(homes) == 1:
+            return homes.pop()
+        return other_uses(self.g, node.results[0], by=next(iter(self.g.nx.succ[node]), node))
 
     def _obstacle(self, node: Node, region: _Region) -> str:
         """Why the node cannot join the region; nothing when it can."""
@@ -172,7 +174,7 @@ def _behind_anchor(g: Graph, order: list[Node]) -> set[Node]:
     return found
 
 
-def _contract(g: Graph, nodes: list[Node]) -> None:
+def _contract(g: Graph, nodes: list[Node], rule: str, outcome: Outcome) -> None:
     """Put one fused node in the place of nodes, which are in order."""
     body = Graph("body")
     inner: dict[Value, Value] = {}
@@ -194,5 +196,5 @@ def _contract(g: Graph, nodes: list[Node]) -> None:
     body.output(inner[result], "y")
     with g.provenance(*unite(nodes)):
         fused = g.add("fused", *outer, name=result.name, body=body)
-    g.replace(result, fused)
+    replace_values(g, outcome.record(rule, nodes, [fused.node]), [result], [fused])
     g.prune([nodes[-1]])

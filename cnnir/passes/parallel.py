@@ -20,7 +20,7 @@ from cnnir.passes.constants import along_axis, rounded
 from cnnir.passes.linear import COMPUTED, Linear, Shape, is_constant, weights, window_of
 from cnnir.passes.paying import cost_of, prospect, ratio, work
 from cnnir.passes.windows import Window, common_window, embedded, ungrouped, unit_kernel
-from cnnir.rewrite import Declined, Result, accept, decline, rule
+from cnnir.rewrite import Declined, Result, accept, decline, other_uses, rule
 
 _LAYERS = ("conv", "avg_pool")
 _CHANNEL_AXIS = 1
@@ -164,7 +164,7 @@ def _merged(
     (term_a, a), (term_b, b) = first, second
     for term, branch in (first, second):
         if branch.nodes and not g.sole_user(term.value):
-            return decline(node, f"the {term.value.node.name} of the sum has other uses")
+            return decline(node, other_uses(g, term.value, by=node))
     x = a.x
     common = common_window(a.layer.window, b.layer.window, x.type.shape[2:])
     if common is None:
@@ -227,7 +227,7 @@ def _merged_dense(g: Graph, node: Node, one: _Term, other: _Term) -> Value | Dec
     if x is None or a is None or (y is not x and _product(y)[0] is not x):
         return None
     if not g.sole_user(one.value) or (y is not x and not g.sole_user(y)):
-        return decline(node, "a product of the sum has other uses")
+        return decline(node, other_uses(g, one.value, y, by=node))
     matrix = weights(g, a)
     added = np.eye(a.type.shape[0]) if y is x else weights(g, _product(y)[1])
     if matrix is None or added is None:
@@ -261,7 +261,7 @@ def sum_before_layer(g: Graph, node: Node) -> Result:
     if x is None or y is None or x is y or x.type != y.type or not _same_array(g, w, v):
         return None
     if not (g.sole_user(p) and g.sole_user(q)):
-        return decline(node, f"a {name} of the sum has other uses")
+        return decline(node, other_uses(g, p, q, by=node))
     shifts = [weights(g, s) for s in (*bs, *cs)]
     if any(s is None for s in shifts):
         return decline(node, "the bias is not constant")
@@ -302,7 +302,7 @@ def collapse_concat(g: Graph, node: Node, options: Parallel) -> Result:
     if branches is None:
         return None
     if not g.sole_user(y) or any(b.nodes and not g.sole_user(p) for b, p in branches):
-        return decline(node, "the concatenation or a branch has other uses")
+        return decline(node, other_uses(g, y, *(p for b, p in branches if b.nodes), by=node))
     x, window = branches[0][0].x, branches[0][0].layer.window
     name = node.operands[1].name if node.operands[1] is not None else None
     for branch, _ in branches[1:]:

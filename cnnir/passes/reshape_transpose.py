@@ -10,7 +10,7 @@ import numpy as np
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Elementwise
 from cnnir.passes.base import RulePass
-from cnnir.rewrite import Result, decline, rule
+from cnnir.rewrite import Result, decline, other_uses, rule
 
 
 @rule("reshape")
@@ -61,7 +61,7 @@ def keepdims_for_reshape(g: Graph, node: Node) -> Result:
             if kept != node.results[0].type.shape:
                 return None
             if not g.sole_user(y):
-                return decline(node, "the reduction has other uses")
+                return decline(node, other_uses(g, y, by=node))
             return g.add(name, x, **inner.attrs | {"keepdims": True})
     return None
 
@@ -83,7 +83,7 @@ def sink_transpose(g: Graph, node: Node) -> Result:
     if any(v is None for v in inner):
         return decline(node, "its operands are not all transposed alike")
     if not all(_only_use(g, v, node) for v in moved):
-        return decline(node, "the transpose has other uses")
+        return decline(node, other_uses(g, *moved, by=node))
     attrs = node.attrs | _permuted(node.attrs, perm)
     return g.add("transpose", g.add(node.name, *inner, **attrs), perm=perm)
 

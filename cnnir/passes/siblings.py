@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Elementwise
 from cnnir.passes.base import Pass
-from cnnir.rewrite import Declined, Outcome, decline, unite
+from cnnir.rewrite import Declined, Outcome, decline, replace_values, unite
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class Siblings(Pass):
                 if reason := self._obstacle(group):
                     outcome.declined.append(_declined(group[0], reason))
                 else:
-                    _join(g, group, self.block)
-                    outcome.count("join_convs")
+                    _join(g, group, self.block, outcome)
         g.sweep()
         return outcome
 
@@ -133,7 +133,7 @@ def _by_activations(g: Graph, family: list[Node], outcome: Outcome) -> list[list
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _join(g: Graph, group: list[Node], block: int) -> None:
+def _join(g: Graph, group: list[Node], block: int, outcome: Outcome) -> None:
     """One convolution in place of several."""
     chains = [_activations(g, node) for node in group]
     counts = [node.results[0].type.shape[1] for node in group]
@@ -141,17 +141,27 @@ def _join(g: Graph, group: list[Node], block: int) -> None:
     with g.provenance(*unite([node for chain in chains for node in chain])):
         params = _params(g, group, rooms)
         joint: Value = g.add("conv", group[0].operands[0], *params, **group[0].attrs)
+        made = [*(param.node for param in params), joint.node]
         for node in chains[0][1:]:
             joint = g.add(node.name, joint, **node.attrs)
+            made.append(joint.node)
     images, _, *sizes = joint.type.shape
+    parts: list[Value] = []
     start = 0
     for chain, count, room in zip(chains, counts, rooms, strict=True):
         begins = (0, start, *(0 for _ in sizes))
         steps = (1,) * joint.type.rank
         with g.provenance(*unite(chain)):
-            part = g.add("slice", joint, starts=begins, sizes=(images, count, *sizes), steps=steps)
-        g.replace(chain[-1].results[0], part)
+            attrs: dict[str, Any] = {
+                "starts": begins,
+                "sizes": (images, count, *sizes),
+                "steps": steps,
+            }
+            parts.append(g.add("slice", joint, **attrs))
         start += room
+    gone = [node for chain in chains for node in chain]
+    rewrite = outcome.record("join_convs", gone, [*made, *(part.node for part in parts)])
+    replace_values(g, rewrite, [chain[-1].results[0] for chain in chains], parts)
 
 
 def _params(g: Graph, group: list[Node], rooms: list[int]) -> list[Value]:

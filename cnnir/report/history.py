@@ -1,78 +1,49 @@
-"""What the passes did: a row a pass, and the text of the graph before and after it."""
+"""What the passes did: a row a pass, the errors of rules, and the text of the graph in between."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 from rich.table import Table
 
 from cnnir.errors import PassError
-from cnnir.report.table import Column, duration, number, table
-from cnnir.rewrite import Accepted, Declined
+from cnnir.records import PassRecord, difference
+from cnnir.report.table import Column, duration, number, scaled, size, table
 
 
-class Record(Protocol):
-    """What is read of a pipeline's record of one pass."""
-
-    name: str
-    options: str
-    seconds: float
-    rewrites: dict[str, int]
-    nodes_before: int
-    nodes_after: int
-    declined: list[Declined]
-    accepted: list[Accepted]
-    text: str | None
-    difference: float | None
-
-
-def labels(records: Sequence[Record]) -> list[str]:
-    """The passes' names; one that runs again is `fold#2`."""
-    names = [record.name for record in records]
-    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
-    return [f"{n}#{c}" if c > 1 else n for n, c in zip(names, counts, strict=True)]
-
-
-def history_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+def history_rows(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
     """A row a pass, in the order they ran."""
     return [
         {
-            "pass": label,
+            "pass": record.label,
             "options": record.options,
-            "rewrites": dict(record.rewrites),
-            "nodes_before": record.nodes_before,
-            "nodes_after": record.nodes_after,
             "seconds": record.seconds,
+            "fired": record.fired,
+            "kinds": record.kinds,
+            "before": asdict(record.before),
+            "after": asdict(record.after),
             "difference": record.difference,
-            "declined": [
-                {"rule": d.rule, "node": d.node, "sources": list(d.sources), "reason": d.reason}
-                for d in record.declined
-            ],
-            "accepted": [
-                {
-                    "rule": a.rule,
-                    "node": a.node,
-                    "sources": list(a.sources),
-                    "reason": a.reason,
-                    "error": a.error,
-                }
-                for a in record.accepted
-            ],
+            "errors": record.errors,
+            "rewrites": [asdict(rewrite) for rewrite in record.rewrites],
+            "declined": [asdict(declined) for declined in record.declined],
         }
-        for label, record in zip(labels(records), records, strict=True)
+        for record in records
     ]
 
 
-def history_table(records: Sequence[Record]) -> Table:
-    """The rows of `history_rows`; the last column counts candidates that were left alone."""
-    rows = history_rows(records)
+def history_table(records: Sequence[PassRecord]) -> Table:
+    """The passes; nodes and costs are those after each, `left alone` counts what was declined."""
+    rows = [row | row["after"] for row in history_rows(records)]
     columns = [
         Column("pass", "pass"),
-        Column("rewrites", "rewrites", _rewrites_text, wrap=True),
-        number("nodes_before", "nodes before"),
-        number("nodes_after", "after"),
+        Column("fired", "rewrites", _counts, wrap=True),
+        Column("kinds", "of the kind", _counts),
+        number("nodes", "nodes"),
+        number("flops", "FLOP", scaled),
+        number("bytes", "moved", size),
+        number("params", "weights", scaled),
         number("seconds", "time", duration),
         Column("declined", "left alone", _declined_text, wrap=True),
     ]
@@ -81,18 +52,52 @@ def history_table(records: Sequence[Record]) -> Table:
     return table("passes", columns, rows)
 
 
-def seconds(records: Sequence[Record]) -> float:
+def rule_rows(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
+    """A row a rule that fired in a pass: how often, of which kind, and the errors it made."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        for rewrite in record.rewrites:
+            row = rows.setdefault(
+                (record.label, rewrite.rule),
+                {
+                    "pass": record.label,
+                    "rule": rewrite.rule,
+                    "kind": rewrite.kind,
+                    "fired": 0,
+                    "error": 0.0,
+                    "difference": record.errors.get(rewrite.rule),
+                },
+            )
+            row["fired"] += 1
+            row["error"] = max(row["error"], rewrite.error)
+    return list(rows.values())
+
+
+def rule_table(records: Sequence[PassRecord]) -> Table:
+    """The rows of `rule_rows`: the largest error of each rule."""
+    columns = [
+        Column("pass", "pass"),
+        Column("rule", "rule"),
+        Column("kind", "kind"),
+        number("fired", "fired"),
+        number("error", "weights changed by", lambda e: f"{e:.1e}" if e else ""),
+        number("difference", "values changed by", "{:.1e}".format),
+    ]
+    return table("rules", columns, rule_rows(records))
+
+
+def seconds(records: Sequence[PassRecord]) -> float:
     """The time of all passes."""
     return sum(record.seconds for record in records)
 
 
-def text(imported: str, records: Sequence[Record], label: str | None, diff: bool) -> str:
+def text(imported: str, records: Sequence[PassRecord], label: str | None, diff: bool) -> str:
     """The graph after the pass `label`, or what that pass changed.
 
     None stands for all passes together, `import` for the graph before them. The records must hold
     texts; PassError when no pass has that label.
     """
-    names = ["import", *labels(records)]
+    names = ["import", *(record.label for record in records)]
     texts = [imported, *(record.text or "" for record in records)]
     if label is not None and label not in names:
         raise PassError(f"no pass {label!r} ran; there are {', '.join(names)}")
@@ -100,21 +105,11 @@ def text(imported: str, records: Sequence[Record], label: str | None, diff: bool
     if not diff:
         return texts[last]
     first = 0 if label is None else max(0, last - 1)
-    lines = difflib.unified_diff(
-        texts[first].splitlines(),
-        texts[last].splitlines(),
-        names[first],
-        names[last],
-        "",
-        "",
-        2,
-        "",
-    )
-    return "\n".join(lines) or "nothing changed"
+    return difference(texts[first], texts[last], (names[first], names[last])) or "nothing changed"
 
 
-def _rewrites_text(rewrites: dict[str, int]) -> str:
-    return ", ".join(f"{rule} {count}" for rule, count in rewrites.items())
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _declined_text(declined: list[dict[str, Any]]) -> str:

@@ -29,8 +29,14 @@ def number(key: str, heading: str, write: Callable[[Any], str] = str) -> Column:
     return Column(key, heading, write, right=True)
 
 
-def table(title: str, columns: Iterable[Column], rows: Iterable[Row], footer: str = "") -> Table:
-    """A table; values that are None are left blank."""
+def table(
+    title: str,
+    columns: Iterable[Column],
+    rows: Iterable[Row],
+    footer: str = "",
+    dense: bool = False,
+) -> Table:
+    """A table; values that are None are left blank. `dense` is for one of many columns."""
     columns = list(columns)
     shown = Table(
         title=title or None,
@@ -40,6 +46,7 @@ def table(title: str, columns: Iterable[Column], rows: Iterable[Row], footer: st
         caption_justify="left",
         title_style="bold",
         pad_edge=False,
+        padding=(0, 1, 0, 0) if dense else (0, 1),
     )
     for column in columns:
         shown.add_column(
@@ -71,6 +78,16 @@ def scaled(count: float, unit: str = "") -> str:
         if abs(count) < 1000 or prefix == "G":
             written = f"{count:.2f}" if prefix else f"{count:.0f}"
             return f"{written} {prefix}{unit}".rstrip()
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def short(count: float) -> str:
+    """A count in three digits: `53`, `9.47 k`, `118 M`, `15.5 G`."""
+    for prefix in ("", "k", "M", "G"):
+        if abs(count) < 999.5 or prefix == "G":
+            digits = 0 if not prefix or abs(count) >= 99.95 else 1 if abs(count) >= 9.995 else 2
+            return f"{count:.{digits}f} {prefix}".rstrip()
         count /= 1000
     raise AssertionError("unreachable")
 

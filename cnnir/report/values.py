@@ -22,7 +22,7 @@ def value_rows(outputs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     ]
 
 
-def value_table(rows: list[dict[str, Any]]) -> Table:
+def value_table(rows: list[dict[str, Any]], title: str = "outputs") -> Table:
     """The rows of `value_rows`."""
     columns = [
         Column("output", "output"),
@@ -33,7 +33,7 @@ def value_table(rows: list[dict[str, Any]]) -> Table:
         number("not_finite", "not finite", lambda n: str(n) if n else ""),
         Column("top", "largest", _top_text, wrap=True),
     ]
-    return table("outputs", columns, rows)
+    return table(title, columns, rows)
 
 
 def _summary(y: np.ndarray) -> dict[str, Any]:

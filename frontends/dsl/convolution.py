@@ -12,6 +12,7 @@ from cnnir.frontends.dsl.module import Module
 from cnnir.frontends.dsl.tensor import Tensor, op
 from cnnir.frontends.dsl.windows import (
     MODES,
+    Boundary,
     Ints,
     Padding,
     Size,
@@ -20,6 +21,7 @@ from cnnir.frontends.dsl.windows import (
     check_boundary,
     check_image,
     entries,
+    extended,
     kernel_of,
     pads,
 )
@@ -34,17 +36,26 @@ def conv(
     padding: Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
-    boundary: str = "zero",
+    boundary: Boundary = "zero",
+    flip: bool = False,
 ) -> Tensor:
-    """Cross-correlation of x [N,C,*sizes] with weight [O,C/groups,*kernel], plus bias [O]."""
+    """Cross-correlation of x [N,C,*sizes] with weight [O,C/groups,*kernel], plus bias [O].
+
+    flip: convolution as mathematics has it, with the kernel turned round along all axes.
+    """
     rank = weight.rank - 2
     check_image(x, rank)
-    check_boundary(boundary)
+    words = check_boundary(boundary, rank)
+    if flip:
+        weight = weight[(slice(None), slice(None), *(slice(None, None, -1),) * rank)]
     kernel, steps = weight.shape[2:], entries("stride", stride, rank)
     spread = entries("dilation", dilation, rank)
     border = pads(padding, x.shape[2:], kernel, steps, spread)
-    if boundary != "zero":
-        x, border = bordered(x, border, MODES[boundary]), (0,) * (2 * rank)
+    # one pad for all axes where they are alike: it is one step instead of several
+    if len(set(words)) == 1 and words[0] != "zero":
+        x, border = bordered(x, border, MODES[words[0]]), (0,) * (2 * rank)
+    else:
+        x, border = extended(x, border, words)
     return op("conv", x, weight, bias, stride=steps, padding=border, dilation=spread, groups=groups)
 
 
@@ -87,7 +98,9 @@ class Conv(Module):
 
     kernel: one size an axis, which says whether it is 1-D, 2-D or 3-D; a number is a square.
     padding: a number, one an axis, pairs, "same" or "valid". boundary: what lies beyond the ends,
-    "zero", "circular", "reflect" or "replicate". Weights: weight [O,C/groups,*kernel], bias [O].
+    "zero", "circular", "reflect" or "replicate", or one of them an axis. flip: convolution as
+    mathematics has it, with the kernel turned round.
+    Weights: weight [O,C/groups,*kernel], bias [O].
     """
 
     def __init__(
@@ -99,7 +112,8 @@ class Conv(Module):
         *,
         dilation: Size = 1,
         groups: int = 1,
-        boundary: str = "zero",
+        boundary: Boundary = "zero",
+        flip: bool = False,
         bias: bool = True,
         init: Initialiser = he_normal,
         bias_init: Initialiser = zeros,
@@ -109,11 +123,11 @@ class Conv(Module):
         self.stride = entries("stride", stride, len(self.kernel))
         self.dilation = entries("dilation", dilation, len(self.kernel))
         pads(padding, self.kernel, self.kernel, self.stride, self.dilation)
-        check_boundary(boundary)
+        check_boundary(boundary, len(self.kernel))
         (self.groups,) = entries("groups", groups, 1)
         if filters % groups:
             raise IRError(f"{filters} filters in {groups} groups, wanted a multiple of them")
-        self.padding, self.boundary = padding, boundary
+        self.padding, self.boundary, self.flip = padding, boundary, flip
         self.bias, self.init, self.bias_init = bias, init, bias_init
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,7 +140,7 @@ class Conv(Module):
         bias = self.param("bias", shape[:1], self.bias_init, dtype=x.dtype) if self.bias else None
         return conv(
             x, weight, bias, stride=self.stride, padding=self.padding, dilation=self.dilation,
-            groups=self.groups, boundary=self.boundary,
+            groups=self.groups, boundary=self.boundary, flip=self.flip,
         )  # fmt: skip
 
 
@@ -141,7 +155,7 @@ class DepthwiseConv(Module):
         *,
         multiplier: int = 1,
         dilation: Size = 1,
-        boundary: str = "zero",
+        boundary: Boundary = "zero",
         bias: bool = True,
         init: Initialiser = he_normal,
         bias_init: Initialiser = zeros,
@@ -151,7 +165,7 @@ class DepthwiseConv(Module):
         self.stride = entries("stride", stride, len(self.kernel))
         self.dilation = entries("dilation", dilation, len(self.kernel))
         pads(padding, self.kernel, self.kernel, self.stride, self.dilation)
-        check_boundary(boundary)
+        check_boundary(boundary, len(self.kernel))
         self.padding, self.boundary = padding, boundary
         self.bias, self.init, self.bias_init = bias, init, bias_init
 
@@ -188,7 +202,7 @@ class SeparableConv(Module):
         *,
         multiplier: int = 1,
         dilation: Size = 1,
-        boundary: str = "zero",
+        boundary: Boundary = "zero",
         bias: bool = True,
         init: Initialiser = he_normal,
     ) -> None:
@@ -267,7 +281,7 @@ class LocallyConnected(Module):
         padding: Padding = 0,
         *,
         dilation: Size = 1,
-        boundary: str = "zero",
+        boundary: Boundary = "zero",
         bias: bool = True,
         init: Initialiser = he_normal,
     ) -> None:
@@ -276,7 +290,7 @@ class LocallyConnected(Module):
         self.stride = entries("stride", stride, len(self.kernel))
         self.dilation = entries("dilation", dilation, len(self.kernel))
         pads(padding, self.kernel, self.kernel, self.stride, self.dilation)
-        check_boundary(boundary)
+        check_boundary(boundary, len(self.kernel))
         self.padding, self.boundary = padding, boundary
         self.bias, self.init = bias, init
 

@@ -16,10 +16,18 @@ MODES = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}
 """What lies beyond the boundary, as `pad` calls it; "zero" is the convolution's own."""
 
 
-def check_boundary(boundary: str) -> None:
-    """IRError unless the boundary is a word we know."""
-    if boundary != "zero" and boundary not in MODES:
-        raise IRError(f"boundary is {boundary!r}, wanted zero, {', '.join(MODES)}")
+Boundary = str | Sequence[str]
+"""What lies beyond the ends of an image: one word for all axes, or one an axis."""
+
+
+def check_boundary(boundary: Boundary, rank: int) -> tuple[str, ...]:
+    """The boundary of each axis; IRError unless they are words we know."""
+    words = (boundary,) * rank if isinstance(boundary, str) else tuple(boundary)
+    if len(words) != rank or any(word != "zero" and word not in MODES for word in words):
+        raise IRError(
+            f"boundary is {boundary!r}, wanted zero, {', '.join(MODES)}, or {rank} of them"
+        )
+    return words
 
 
 def entries(name: str, value: Any, rank: int, least: int = 1) -> Ints:
@@ -82,6 +90,16 @@ def pads(padding: Any, sizes: Ints, kernel: Ints, stride: Ints, dilation: Ints) 
         if not ok or any(type(v) is not int or v < 0 for v in pair):
             raise IRError(f"padding is {padding!r}, {wanted}, none of them negative")
     return (*(p[0] for p in pairs), *(p[1] for p in pairs))
+
+
+def extended(x: Tensor, padding: Ints, boundary: tuple[str, ...]) -> tuple[Tensor, Ints]:
+    """x with the borders that are not zero, axis after axis, and the padding that is left."""
+    rank = len(boundary)
+    for axis, word in enumerate(boundary):
+        if word != "zero":
+            own = tuple(p if a % rank == axis else 0 for a, p in enumerate(padding))
+            x = bordered(x, own, MODES[word])
+    return x, tuple(0 if boundary[a % rank] != "zero" else p for a, p in enumerate(padding))
 
 
 def bordered(x: Tensor, padding: Ints, mode: str, value: float = 0.0) -> Tensor:

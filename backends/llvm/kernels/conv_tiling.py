@@ -14,7 +14,7 @@ from math import prod
 from cnnir.backends.llvm.kernels.band import Band
 from cnnir.backends.llvm.kernels.edges import Segment, inside, runs, segments, useful
 from cnnir.backends.llvm.kernels.microkernel import FMAS, tile_cycles, widest_tile
-from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Split, Target, shares
+from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Split, Target, shares, varied
 
 ITEM_COST = 2500  # cycles to fetch a work item
 COPIED = 10  # bytes a cycle of a band that is copied
@@ -159,13 +159,19 @@ def choose(spec: ConvSpec, target: Target) -> Tiling:
     Padding is met either by code for the edges or by copying the band of an item with its padding;
     the best of both wins.
     """
+    return tilings(spec, target, 1)[0]
+
+
+def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
+    """The best choices by prediction, of different tiles and different work items."""
     options: list[Tiling] = []
     for copy in (False, True) if spec.padded else (False,):
         tiles = [replace(tile, copy=copy) for tile in _tiles(spec, target)]
         tiles = [tile for tile in tiles if copy or Geometry(spec, tile).bodies <= MAX_BODIES]
         tiles.sort(key=lambda t: (_tile_cycles(spec, t), t.blocks, t.columns))
         options += (option for tile in tiles[:BEST_TILES] for option in _items(spec, tile))
-    return min(options, key=lambda t: (_mean_cycles(spec, t, target), t.band, t.chunk, t.copy))
+    options.sort(key=lambda t: (_mean_cycles(spec, t, target), t.band, t.chunk, t.copy))
+    return varied(options, lambda t: replace(t, band=1, chunk=1), lambda t: t.chunk, count)
 
 
 def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:

@@ -60,6 +60,14 @@ def choose(spec: ConvSpec, target: Target) -> Tiling:
     return Tiling(pixels)
 
 
+def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
+    """The choice, then narrower and wider tiles."""
+    best = choose(spec, target).pixels
+    near = dict.fromkeys((best, best - 2, best + 2, best // 2, best - 1, best + 1))
+    fitting = [n for n in near if n >= 2 and not _windows(spec, Tiling(n)).problem()]
+    return [Tiling(n) for n in fitting][:count]
+
+
 def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     """Seconds on one core: the FMAs and shuffles, or the bytes, whatever takes longer."""
     s = spec.channels // spec.groups

@@ -20,7 +20,7 @@ import numpy as np
 
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.band import copy_band
-from cnnir.backends.llvm.kernels.conv_tiling import Geometry, Tiling, choose, estimate
+from cnnir.backends.llvm.kernels.conv_tiling import Geometry, Tiling, choose, estimate, tilings
 from cnnir.backends.llvm.kernels.conv_window import Window
 from cnnir.backends.llvm.kernels.edges import Run, Segment, each_tile, runs, tap_range
 from cnnir.backends.llvm.kernels.microkernel import Tile
@@ -34,7 +34,7 @@ from cnnir.backends.llvm.kernels.spec import (
     shares,
 )
 
-__all__ = ["ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "reject"]
+__all__ = ["ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "reject", "tilings"]
 
 
 def reject(spec: ConvSpec) -> str | None:

@@ -42,8 +42,15 @@ def reject(spec: ConvSpec) -> str | None:
 
 def choose(spec: ConvSpec, target: Target) -> Tiling:
     """As for a group by itself; an item computes all of its blocks, so as to copy once."""
+    return tilings(spec, target, 1)[0]
+
+
+def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
+    """The best choices by prediction, of different tiles."""
     one = _one_group(spec)
-    return replace(direct_conv.choose(one, target), copy=True, chunk=one.out_blocks)
+    found = direct_conv.tilings(one, target, 2 * count)
+    copied = (replace(tiling, copy=True, chunk=one.out_blocks) for tiling in found)
+    return list(dict.fromkeys(copied))[:count]
 
 
 def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:

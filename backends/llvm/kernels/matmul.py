@@ -86,7 +86,17 @@ def reject(spec: MatmulSpec) -> str | None:
 
 def choose(spec: MatmulSpec, target: Target) -> Tiling:
     """The tile with the least cost, then the work items that suit few and many threads alike."""
-    tile = min(_tiles(spec, target), key=lambda t: (_cycles(spec, t), t.blocks))
+    return tilings(spec, target, 1)[0]
+
+
+def tilings(spec: MatmulSpec, target: Target, count: int) -> list[Tiling]:
+    """The best choices by prediction, of different tiles."""
+    tiles = sorted(_tiles(spec, target), key=lambda t: (_cycles(spec, t), t.blocks))
+    return [_cut(spec, tile, target) for tile in list(dict.fromkeys(tiles))[:count]]
+
+
+def _cut(spec: MatmulSpec, tile: Tiling, target: Target) -> Tiling:
+    """The tile with the work items that suit few and many threads alike."""
     rows = Split(spec.rows, tile.rows).parts
     panel = not spec.constant and rows >= PANEL_TILES
     bands = sorted({-(-rows // n) for n in range(1, min(rows, 64) + 1)})

@@ -3,21 +3,25 @@
 A template is a file beside this one with a spec (a frozen dataclass) and five functions:
 `reject(spec)` says why it cannot serve, `choose(spec, target)` picks the tiling, `estimate(spec,
 tiling, target)` predicts seconds on one core, `pack(weights, spec, tiling)` reorders constant
-weights, and `emit(module, name, spec, tiling, ...)` writes the LLVM function.
+weights, and `emit(module, name, spec, tiling, ...)` writes the LLVM function. Where tilings differ
+enough to be worth measuring, `tilings(spec, target, count)` gives the best by prediction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from math import prod
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import llvmlite.ir as ir
 import numpy as np
 
 from cnnir.backends.llvm.builder import BUFFER_ALIGN, Builder, Index
+
+T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,22 @@ def shares(total: int, largest: int) -> list[int]:
     """`total` split in the fewest parts of at most `largest`, as equal as can be, larger first."""
     parts = -(-total // largest)
     return [total // parts + (i < total % parts) for i in range(parts)]
+
+
+def varied(
+    ranked: Sequence[T], kind: Callable[[T], Hashable], cut: Callable[[T], Hashable], count: int
+) -> list[T]:
+    """At most `count` of the ranked choices that differ: the best of each kind, and in turn with
+    them the best of each way to cut the work of the first one's kind."""
+    firsts: dict[Hashable, T] = {}
+    cuts: dict[Hashable, T] = {}
+    for choice in ranked:
+        firsts.setdefault(kind(choice), choice)
+        if kind(choice) == kind(ranked[0]):
+            cuts.setdefault(cut(choice), choice)
+    pairs = zip_longest(firsts.values(), cuts.values())
+    turns = dict.fromkeys(choice for pair in pairs for choice in pair if choice is not None)
+    return list(turns)[:count]
 
 
 def repeats(values: list[int]) -> list[tuple[int, int]]:

@@ -37,9 +37,10 @@ from cnnir.backends.llvm.kernels.winograd_tiling import (
     choose,
     estimate,
     results,
+    tilings,
 )
 
-__all__ = ["ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "reject"]
+__all__ = ["ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "reject", "tilings"]
 
 
 def reject(spec: ConvSpec) -> str | None:

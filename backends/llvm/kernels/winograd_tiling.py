@@ -12,7 +12,7 @@ from itertools import product
 
 from cnnir.backends.llvm.kernels.microkernel import FMAS, tile_cycles, widest_tile
 from cnnir.backends.llvm.kernels.small_matrix import operations
-from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target, shares
+from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target, shares, varied
 from cnnir.backends.llvm.kernels.winograd_transforms import Transforms, transforms
 
 ITEM_COST = 2500  # cycles to fetch a work item
@@ -124,10 +124,21 @@ def choose(spec: ConvSpec, target: Target) -> Tiling:
     return min(cuts, key=lambda t: (_run_cycles(spec, t, target), t.count, t.chunk))
 
 
+def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
+    """The best choices by prediction, of different kinds of tiles and different work items."""
+    options = [
+        cut
+        for kind in sorted(_tiles(spec), key=lambda kind: _kind_cycles(spec, kind, target))[:BEST]
+        for cut in _cuts(spec, kind, target)
+    ]
+    options.sort(key=lambda t: (_run_cycles(spec, t, target), t.count, t.chunk))
+    return varied(options, lambda t: t.tile, lambda t: (t.chunk, t.blocks), count)
+
+
 def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
-    """Seconds on one core, where the work is cut to suit it."""
+    """Seconds on one core."""
     alone = replace(target, threads=1)
-    return _run_cycles(spec, _best(spec, alone), alone) * (2 * FMAS * spec.lanes) / target.peak
+    return _run_cycles(spec, tiling, alone) * (2 * FMAS * spec.lanes) / target.peak
 
 
 def results(taps: int) -> list[int]:

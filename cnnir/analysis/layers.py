@@ -1,0 +1,124 @@
+"""Size and work of a graph by layer, as the user wrote it: what `cnnir analyze` shows.
+
+A layer is what a node of the model (or a layer of a net) became: all IR nodes that carry the same
+source names. One that is used several times is one layer. What a node costs is its op's `cost`;
+nothing is counted in another way here.
+
+units        elements of the results; renamed bytes (a flatten) are none
+weights      numbers in floating-point params and in the operands of convolutions and products,
+             each param once, without the running statistics of batch norms, which are not trained
+connections  multiply-adds of convolutions and matrix products. Adding the bias is not one, so the
+             5x5 layer C1 of LeNet-5 has 117,600 where LeCun, who counts them, has 122,304
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cnnir.analysis.receptive_field import Field, receptive_fields
+from cnnir.ir import Graph, Node, Value
+from cnnir.ops import Cost
+from cnnir.tensortype import TensorType, is_float
+
+STATISTICS = {"batch_norm": (3, 4), "batch_norm_training": (3, 4)}
+"""Operand positions of what is measured, not trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer in figures. `field` is that of its result, `output` None for all layers together."""
+
+    name: str
+    op: str
+    output: TensorType | None
+    units: int
+    weights: int
+    cost: Cost
+    field: Field | None = None
+    nodes: tuple[Node, ...] = ()
+
+    @property
+    def connections(self) -> int:
+        """Multiply-adds."""
+        return self.cost.multiply_adds
+
+    @property
+    def flops(self) -> int:
+        """Operations, a multiply-add as two."""
+        return self.cost.flops
+
+    @property
+    def bytes(self) -> int:
+        """Moved at least once: operands, weights and results of each node."""
+        return self.cost.read + self.cost.written
+
+    @property
+    def intensity(self) -> float:
+        """Operations a byte."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+
+def layers(graph: Graph) -> list[Layer]:
+    """The layers in the order they run."""
+    groups: dict[tuple[str, ...] | Node, list[Node]] = {}
+    for node in graph.order():
+        if node.op is not None:
+            groups.setdefault(node.sources or node, []).append(node)
+    fields = receptive_fields(graph)
+    counted: set[Value] = set()
+    return [_layer(graph, nodes, fields, counted) for nodes in groups.values()]
+
+
+def total(rows: Iterable[Layer]) -> Layer:
+    """All layers together."""
+    rows = list(rows)
+    units, weights = sum(row.units for row in rows), sum(row.weights for row in rows)
+    return Layer("total", "", None, units, weights, sum((row.cost for row in rows), Cost()))
+
+
+def _layer(
+    graph: Graph, nodes: list[Node], fields: dict[Value, Field], counted: set[Value]
+) -> Layer:
+    result = nodes[-1].results[0]
+    weights = 0
+    for node in nodes:
+        for value in _weights(graph, node):
+            if value not in counted:
+                counted.add(value)
+                weights += value.type.size
+    return Layer(
+        name=", ".join(nodes[0].sources) or result.name or nodes[0].name,
+        op=" + ".join(dict.fromkeys(node.name for node in nodes)),
+        output=result.type,
+        units=_units(nodes),
+        weights=weights,
+        cost=sum((n.op.cost(n) for n in nodes if n.op is not None), Cost()),
+        field=fields.get(result),
+        nodes=tuple(nodes),
+    )
+
+
+def _units(nodes: list[Node]) -> int:
+    """Elements that leave the layer: results that none of its own nodes takes."""
+    taken = {value for node in nodes for value in node.operands}
+    return sum(
+        value.type.size
+        for node in nodes
+        for value in node.results
+        if value not in taken and node.op is not None and not node.op.view
+    )
+
+
+def _weights(graph: Graph, node: Node) -> list[Value]:
+    """The params of a node that are weights."""
+    measured = STATISTICS.get(node.name, ())
+    multiplied = node.name in ("conv", "conv_transpose", "matmul")
+    return [
+        value
+        for position, value in enumerate(node.operands)
+        if value is not None
+        and graph.array(value) is not None
+        and position not in measured
+        and (is_float(value.type.dtype) or multiplied)
+    ]

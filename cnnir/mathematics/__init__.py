@@ -1,0 +1,37 @@
+"""Convolutions as the linear operators they are, and what a net computes.
+
+kernels       the well-known filters: blur, sharpen, edges
+operators     any affine graph or layer as a sparse matrix and a shift
+structure     what kind of matrix that is: Toeplitz, circulant, banded, symmetric ...
+scales        kernels between resolutions of an image
+spectrum      periodic convolutions by the FFT: eigenvalues, condition number, solving
+pieces        which ops are piecewise linear, and where their pieces meet
+regions       a net as the affine map that it is around an input, and the regions of a segment
+
+Everything here works on graphs by evaluating them in f64; it needs scipy, which
+`pip install "cnnir[mathematics]"` brings. docs/mathematics.md ties the formulas to the functions.
+"""
+
+from cnnir.mathematics import kernels
+from cnnir.mathematics.equivariance import Equivariance, equivariance
+from cnnir.mathematics.operators import AffineOperator, as_matrix
+from cnnir.mathematics.regions import LocalAffine, local_affine, regions_on_segment
+from cnnir.mathematics.scales import rescale_kernel
+from cnnir.mathematics.spectrum import condition_number, eigenvalues, solve
+from cnnir.mathematics.structure import Structure
+
+__all__ = [
+    "AffineOperator",
+    "Equivariance",
+    "LocalAffine",
+    "Structure",
+    "as_matrix",
+    "condition_number",
+    "eigenvalues",
+    "equivariance",
+    "kernels",
+    "local_affine",
+    "regions_on_segment",
+    "rescale_kernel",
+    "solve",
+]

@@ -1,0 +1,157 @@
+"""Layers of a given form: what Q says, their derivatives, and what the form promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import linalg, ndimage, sparse
+
+import cnnir
+from cnnir import nn
+from cnnir.mathematics import kernels
+
+RNG = np.random.default_rng(5)
+
+
+def matrix_of(layer: nn.Module, inputs: int) -> np.ndarray:
+    """K, from what the layer makes of vectors."""
+    return cnnir.as_matrix(layer.graph((1, inputs))).matrix.toarray()
+
+
+def theta_of(layer: Any) -> np.ndarray:
+    return np.asarray(layer.params["theta"], np.float64)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "wanted"),
+    [
+        (lambda: nn.diagonal(5), (5, 5), np.diag),
+        (lambda: nn.circulant(5), (5, 5), linalg.circulant),
+        (
+            lambda: nn.toeplitz(3, 5), (3, 5),
+            lambda t: linalg.toeplitz(t[4:], t[4::-1]),
+        ),
+        (
+            lambda: nn.Structured(sparse.csr_array(np.arange(12.0).reshape(6, 2)), 2), (2, 3),
+            lambda t: (np.arange(12.0).reshape(6, 2) @ t).reshape(2, 3),
+        ),
+    ],
+    ids=["diagonal", "circulant", "toeplitz", "own"],
+)  # fmt: skip
+def test_the_matrix_is_what_q_says(make: Any, shape: tuple[int, int], wanted: Any) -> None:
+    layer = make().build((2, shape[1]))
+    layer.params["theta"] = RNG.standard_normal(theta_of(layer).shape)
+    np.testing.assert_allclose(matrix_of(layer, shape[1]), wanted(theta_of(layer)), rtol=1e-12)
+
+
+def test_antisymmetric_operators_have_imaginary_eigenvalues() -> None:
+    layer = nn.antisymmetric(7).build((1, 7))
+    k = matrix_of(layer, 7)
+    np.testing.assert_array_equal(k, -k.T)
+    assert np.count_nonzero(k) == 42 and theta_of(layer).size == 21
+    np.testing.assert_allclose(np.linalg.eigvals(k).real, 0, atol=1e-12)
+    s = matrix_of(nn.symmetric(6).build((1, 6)), 6)
+    np.testing.assert_array_equal(s, s.T)
+
+
+def test_m_matrices() -> None:
+    layer = nn.MMatrix(6, margin=0.5).build((1, 6))
+    layer.params["theta"] = RNG.standard_normal(30)
+    k = matrix_of(layer, 6)
+    assert (k[~np.eye(6, dtype=bool)] < 0).all()
+    np.testing.assert_allclose(k.sum(1), 0.5, atol=1e-6)
+    assert np.linalg.eigvals(k).real.min() >= 0.5 - 1e-6
+    assert (np.linalg.inv(k) > 0).all()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.circulant(6, bias=False), lambda: nn.antisymmetric(6, bias=False)]
+)
+def test_derivatives_by_theta_are_products_with_q(make: Any) -> None:
+    layer = make()
+    graph = layer.graph("f64[1,6]")
+    q, x = layer.q, RNG.standard_normal((1, 6))
+    v, w = RNG.standard_normal(q.shape[1]), RNG.standard_normal((1, 6))
+    ahead = cnnir.jvp(graph, "theta", outputs=False)
+    (slope,) = cnnir.evaluate(ahead, [x, v], "f64")
+    np.testing.assert_allclose(slope[0], (q @ v).reshape(6, 6) @ x[0], atol=1e-12)
+    back = cnnir.gradient(graph, "output", "theta", cotangents=True, outputs=False)
+    (slope,) = cnnir.evaluate(back, [x, w], "f64")
+    np.testing.assert_allclose(slope, q.T @ np.outer(w[0], x[0]).ravel(), atol=1e-12)
+
+
+def test_symmetric_kernels_use_each_weight_once() -> None:
+    layer = nn.symmetric_conv(5, bias=False).build((1, 2, 9, 9))
+    assert layer.params["theta"].shape == (2, 1, 9)
+    response = cnnir.as_matrix(layer)(_impulse((1, 2, 9, 9)))[0, :, 2:7, 2:7]
+    for turned in (response[:, ::-1], response[:, :, ::-1]):
+        np.testing.assert_array_equal(response, turned)
+    assert len(np.unique(response[0])) == 9
+
+
+def test_laplacian_kernels() -> None:
+    layer = nn.laplacian_conv(rank=2, bias=False, boundary="circular").build((1, 1, 8, 8))
+    layer.params["theta"] = np.full((1, 1, 1), 2.0)
+    x = RNG.standard_normal((1, 1, 8, 8))
+    (y,) = cnnir.evaluate(layer.graph(), [x], "f64")
+    np.testing.assert_allclose(y[0, 0], 2 * ndimage.laplace(x[0, 0], mode="wrap"), atol=1e-12)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3])
+def test_sums_of_separable_kernels_have_their_rank(terms: int) -> None:
+    layer = nn.SeparableKernelConv((7, 5), terms, bias=False).build((1, 2, 15, 15))
+    response = cnnir.as_matrix(layer)(_impulse((1, 2, 15, 15)))[0, :, 4:11, 5:10]
+    assert [np.linalg.matrix_rank(r, tol=1e-6) for r in response] == [terms] * 2
+    u, v = (np.asarray(layer.params[f"factor{a}"], np.float64) for a in (0, 1))
+    kernel = np.einsum("crk,crl->ckl", u, v)
+    np.testing.assert_allclose(response[:, ::-1, ::-1], kernel, atol=1e-6)
+
+
+def test_the_haar_transform_is_orthogonal() -> None:
+    matrix = cnnir.as_matrix(nn.HaarWavelet(), (1, 2, 4, 6)).matrix.toarray()
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(48), atol=1e-7)
+    constant = cnnir.as_matrix(nn.HaarWavelet(), (1, 1, 4, 4))(np.ones((1, 1, 4, 4)))
+    np.testing.assert_array_equal(constant[0, :, 0, 0], [2, 0, 0, 0])
+
+
+def test_rescaled_kernels_are_the_same_differential_operator() -> None:
+    scaled = cnnir.mathematics.rescale_kernel
+    for stencil, power in ((np.array([0, 1.0, 0]), 0), (kernels.derivative(0, 1), 1),
+                           (kernels.laplacian(1), 2)):  # fmt: skip
+        np.testing.assert_allclose(
+            scaled(stencil[None, None], 1, 2)[0, 0], stencil / 2**power, atol=1e-15
+        )
+    weight = RNG.standard_normal((3, 2, 5, 3))
+    np.testing.assert_allclose(scaled(scaled(weight, 1, 0.5), 0.5, 1), weight, atol=1e-10)
+
+    def cubic(x: np.ndarray) -> np.ndarray:
+        return 1 + x - 2 * x**2 + x**3
+
+    kernel = RNG.standard_normal((1, 1, 5))
+    for h in (1.0, 0.25):
+        x = 0.7 + h * np.arange(-2, 3)
+        value = (scaled(kernel, 1, h)[0, 0] * cubic(x)).sum()
+        wanted = (kernel[0, 0] * cubic(0.7 + np.arange(-2, 3))).sum()
+        assert value == pytest.approx(wanted)
+    with pytest.raises(cnnir.InputError, match="odd sizes"):
+        scaled(np.ones((1, 1, 4)), 1, 2)
+
+
+def test_wrong_forms_are_refused() -> None:
+    with pytest.raises(cnnir.IRError, match="wanted a multiple of 2 outputs"):
+        nn.Structured(np.ones((5, 2)), 2)
+    with pytest.raises(cnnir.IRError, match=r"wanted \[N, 5\]"):
+        nn.diagonal(5).build((1, 4))
+    with pytest.raises(cnnir.IRError, match="wanted even sizes"):
+        nn.HaarWavelet().graph((1, 1, 5, 4))
+    with pytest.raises(cnnir.IRError, match="margin"):
+        nn.MMatrix(3, margin=-1.0)
+
+
+def _impulse(shape: tuple[int, ...]) -> np.ndarray:
+    """1 in the middle of each channel."""
+    x = np.zeros(shape)
+    x[(slice(None), slice(None), *(n // 2 for n in shape[2:]))] = 1
+    return x
