@@ -3,9 +3,10 @@
     pip install "cnnir[examples]"
     python examples/train_digits.py [folder]
 
-1,797 pictures of 8x8 pixels, a fifth of them held back; of those 98.3 % are right after 30 epochs.
-Left in the folder (the current one by default): the net as
-digits.onnx, and pictures of curves, filters, feature maps and activation functions.
+1,797 pictures of 8x8 pixels, a fifth of them held back; of those 98.3 % are right after 30 epochs,
+which take 7 s on two threads of a Zen 4 (11 s the first time, with compiling). Left in the folder
+(the current one by default): the net as digits.onnx, and pictures of curves, filters, feature maps
+and activation functions.
 """
 
 import sys
