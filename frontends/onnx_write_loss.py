@@ -17,9 +17,7 @@ def of_labels(w: Writer, node: Node, x: str, labels: str, weight: str = "") -> N
     """The loss of scores at labels; `nll` is the one that is not reduced."""
     reduction = node.attrs.get("reduction", "none")
     ignored = node.attrs["ignore_index"]
-    w.emit(
-        _LABELS[node.name], [x, labels, weight], node, reduction=reduction, ignore_index=ignored
-    )
+    w.emit(_LABELS[node.name], [x, labels, weight], node, reduction=reduction, ignore_index=ignored)
 
 
 @writes("squared_error")
