@@ -30,6 +30,10 @@ class Buffer:
     space: str
     offset: int
     nbytes: int
+    first: int = -1
+    last: int = -1
+    """First and last step that need its bytes, for what lies in the arena; -1 where that is not
+    known. What lies inside another value (a part of a concatenation) has that one's."""
 
 
 @dataclass(slots=True)

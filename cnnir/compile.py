@@ -10,6 +10,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def recipe(
     verify: bool = False,
     snapshots: bool = False,
     **options: Any,
-) -> Callable[[Graph], Specialisation]:
+) -> Recipe:
     """How a graph, which is changed on the way, becomes a program; arguments as of `compile`."""
     name, colon, arch = target.partition(":")
     if name not in TARGETS or (colon and name != "cuda"):
@@ -143,16 +144,33 @@ def recipe(
         options["arch"] = arch
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, got {threads}")
+    options["threads"] = threads
     backend = importlib.import_module(TARGETS[name])
 
-    def specialise(graph: Graph) -> Specialisation:
-        history: list[Any] = []
-        if backend.OPTIMISE:
-            pipeline = importlib.import_module("cnnir.pipeline")
-            history = pipeline.optimise(graph, passes, verify=verify, snapshots=snapshots)
-        return Specialisation(graph, history, backend.build(graph, threads=threads, **options))
+    return Recipe(backend, passes, {"verify": verify, "snapshots": snapshots}, options)
 
-    return specialise
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a graph becomes a program: the target's module, the passes, what both are told."""
+
+    backend: Any
+    passes: str | None
+    keep: dict[str, bool]
+    options: dict[str, Any]
+
+    def __call__(self, graph: Graph) -> Specialisation:
+        """Optimise the graph, which is changed, and build it."""
+        history = self.optimise(graph, **self.keep)
+        return Specialisation(graph, history, self.backend.build(graph, **self.options))
+
+    def optimise(self, graph: Graph, **keep: bool) -> list[Any]:
+        """Run the passes, where the target wants them; their records."""
+        if not self.backend.OPTIMISE:
+            return []
+        pipeline = importlib.import_module("cnnir.pipeline")
+        records: list[Any] = pipeline.optimise(graph, self.passes, **keep)
+        return records
 
 
 def _no_entry(*arrays: Any) -> None:
@@ -179,7 +197,7 @@ class Executable:
     def __init__(
         self,
         imported: Callable[..., Graph],
-        specialise: Callable[[Graph], Specialisation],
+        specialise: Recipe,
         shapes: Shapes | None,
         flexible: bool,
     ) -> None:
@@ -307,6 +325,19 @@ class Executable:
             return value
         finally:
             part.program.close()
+
+    def report(
+        self, path: str | os.PathLike[str], *, title: str | None = None, seconds: float = 2.0
+    ) -> None:
+        """Write all that is known of the model, for its first shapes, as one HTML file.
+
+        It opens offline: the graph after every pass, weights, kernels and their texts, times
+        (measured for about `seconds`, 0 for none), memory. `title`: instead of the graph's name.
+        """
+        reporting = importlib.import_module("cnnir.reporting")
+        imported = self._imported(self._shapes)
+        subject = reporting.subject(self._first, imported, self._specialise, seconds, title)
+        Path(path).write_text(reporting.page(subject), "utf-8")
 
     def close(self) -> None:
         """Free native code and memory of all specialisations."""

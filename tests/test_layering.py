@@ -41,6 +41,7 @@ LEVELS = {
     "cnnir.report": 4,
     "cnnir.provenance": 4,
     "cnnir.pipeline": 5,
+    "cnnir.reporting": 5,
     "cnnir.culprit": 5.5,
     "cnnir.compile": 6,
     "cnnir.mathematics": 6.5,
@@ -57,6 +58,7 @@ LEVELS = {
 # Where modules are imported by name when they are first needed.
 PLUGIN_POINTS = {
     *("cnnir", "cnnir.ops", "cnnir.compile", "cnnir.cli", "cnnir.pipeline"),
+    "cnnir.reporting",
     "cnnir.backends.cuda.bindings",
     "cnnir.mathematics",
 }

@@ -15,7 +15,10 @@ from cnnir.cli.application import (
     Model,
     Passes,
     Shapes,
+    Target,
+    Threads,
     app,
+    compile_model,
     load_model,
     progress,
     show,
@@ -27,6 +30,7 @@ from cnnir.ir import Graph
 from cnnir.pipeline import optimise
 from cnnir.report import cost, history
 from cnnir.report.dot import dot as dot_text
+from cnnir.report.table import size
 from cnnir.verify import widened
 
 
@@ -51,11 +55,25 @@ def inspect(
     ] = None,
     dot: Annotated[bool, typer.Option(help="The graph for Graphviz instead of the text.")] = False,
     cuda: Annotated[bool, typer.Option(help="The optimised graph as CUDA C instead.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a report that opens offline to this file instead.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="About how long to measure for --html; 0 for not at all.")
+    ] = 2.0,
+    target: Target = "cpu",
+    threads: Threads = None,
     shape: Shapes = None,
     as_json: Json = False,
 ) -> None:
     """Show the graph as text: as imported, after any pass, or at the end with what passes did."""
     graph = load_model(model, shape)
+    if html is not None:
+        exe = compile_model(graph, target, threads, passes)
+        with progress("writing the report"):
+            exe.report(html, title=model.stem, seconds=seconds)
+        show({"report": str(html)}, [Text(f"{html}: {size(html.stat().st_size)}")], as_json)
+        return
     if verify:
         _verify(model, graph, passes, 1e-9 if tolerance is None else tolerance, as_json)
         return
