@@ -32,12 +32,16 @@ def find_permuted_groups(g: Graph, node: Node) -> Result:
     if window is None or node.name != "conv" or window.groups != 1:
         return None
     x, w, *rest = node.operands
+    raw = g.array(w)
+    if x is None or raw is None or min(raw.shape[:2]) == 1:
+        return None
+    taps = tuple(range(2, raw.ndim))
+    if (raw[0] != 0).any(axis=tuple(a - 1 for a in taps)).all():
+        return None  # which is so nearly always, and quick to see
     array = weights(g, w)
-    if x is None or array is None or min(array.shape[:2]) == 1:
+    if array is None or block_groups(array, 1):
         return None
-    used = (array != 0).any(axis=tuple(range(2, array.ndim)))
-    if used[0].all() or block_groups(array, 1):
-        return None
+    used = (array != 0).any(axis=taps)
     blocks = _blocks(used)
     if len(blocks) < 2:
         return None
