@@ -111,7 +111,7 @@ function roofline(model, kinds, go) {
     const low = Math.max(10 ** x0, 10 ** y0 / bytesRate);
     const points = [[low, low * bytesRate], [ridges[i], peak], [10 ** x1, peak]].map(([x, y]) => `${px(x)},${py(y)}`);
     return shape("g", {}, shape("polyline", { class: `roof${i < levels.length - 1 ? " cache" : ""}`, points: points.join(" ") }),
-      shape("text", { x: px(low) + 6, y: py(low * bytesRate) - 8, class: "axis" }, name));
+      shape("text", { x: px(low) + 24, y: py(low * bytesRate) - 2, class: "axis" }, name));
   });
   const lines = [...ticks(x0, x1).map((v) => shape("g", {},
     shape("line", { x1: px(v), x2: px(v), y1: edge.top, y2: height - edge.bottom, class: "grid" }),
