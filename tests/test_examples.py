@@ -48,3 +48,22 @@ def test_write_a_net(tmp_path: Path) -> None:
     assert "171,354 weights" in run.stdout
     assert "imports as the same graph: True" in run.stdout
     assert sorted(os.listdir(tmp_path)) == ["net.onnx", "weights.npz"]
+
+
+def test_layers_as_matrices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    module = runpy.run_path(str(EXAMPLES / "layers_as_matrices.py"))
+    assert module["main"](tmp_path, short=True) < 1e-3
+    shown = capsys.readouterr().out
+    assert "block circulant with circulant blocks (BCCB), symmetric" in shown
+    assert "singular: it loses frequency" in shown
+    names = ["deblurred.png", "eigenvalues.png", "matrix.png"]
+    assert sorted(os.listdir(tmp_path)) == names
+    assert all((tmp_path / name).stat().st_size > 5000 for name in names)
+
+
+def test_piecewise_affine(capsys: pytest.CaptureFixture[str]) -> None:
+    module = runpy.run_path(str(EXAMPLES / "piecewise_affine.py"))
+    computed, walked = module["main"](short=True)
+    assert computed == walked > 10

@@ -94,10 +94,11 @@ def test_programs_agree_with_the_evaluator(
     graph = cnnir.parse(of_images(text, images), seed=5)
     rng = np.random.default_rng(6)
     feeds = {v.name: rng.standard_normal(v.type.shape).astype(np.float32) for v in graph.inputs}
-    exe = cnnir.compile(graph, threads=threads, features=features)
     wanted = cnnir.evaluate(graph, feeds, dtype="f64")
-    for y, want in zip(exe.run(feeds).values(), wanted, strict=True):
-        assert np.abs(y - want).max() <= 1e-5 * np.abs(want).max()
+    for precision, bound in (("exact", 1e-5), ("default", 1e-4)):
+        exe = cnnir.compile(graph, threads=threads, features=features, precision=precision)
+        for y, want in zip(exe.run(feeds).values(), wanted, strict=True):
+            assert np.abs(y - want).max() <= bound * np.abs(want).max()
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
@@ -164,6 +165,6 @@ def test_a_kernel_that_is_not_tuned_is_told() -> None:
         "graph @g(%x: f32[1,8,5,5]) {\n  param @w : f32[8,4,3,3]\n"
         "  %y = conv_transpose(%x, @w) {stride=(2, 2)} : f32[1,4,11,11]\n  return %y\n}"
     )
-    plan = cnnir.compile(graph).plan
+    plan = cnnir.compile(graph, passes="none").plan  # one of them would say it as a convolution
     assert any("no tuned kernel" in note and "(2, 2)" in note for note in plan.notes)
     assert "no tuned kernel" in str(plan)

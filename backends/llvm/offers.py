@@ -35,8 +35,8 @@ TILINGS, MEASURED, HOPELESS = 5, 8, 2.5
 """Tilings of a template, and candidates of a step, that are measured at most; and how often the
 best predicted time makes another candidate hopeless."""
 
-WINOGRAD_FLOPS = 4e6
-"""Of a convolution from which on Winograd is considered: its code takes longer to make."""
+WINOGRAD_FLOPS = 2e5
+"""Of a convolution from which on Winograd is considered: there must be something to save."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _against_winograd(spec: direct_conv.ConvSpec, target: Target) -> str | None:
     if target.exact:
         return "it rounds differently, and precision is exact"
     if spec.flops < WINOGRAD_FLOPS:
-        return f"{spec.flops / 1e6:.1f} MFLOP, too few to gain from"
+        return f"{spec.flops / 1e6:.2f} MFLOP, too few to gain from"
     return None
 
 
