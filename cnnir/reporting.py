@@ -15,6 +15,7 @@ from cnnir.backends.base import Plan, Program
 from cnnir.errors import Error
 from cnnir.ir import Graph
 from cnnir.report.html import Subject, page
+from cnnir.report.roofline import Level, Roofline
 from cnnir.verify import random_inputs
 
 __all__ = ["page", "subject"]
@@ -44,15 +45,13 @@ def subject(
     )
     if listing is None:
         return told
-    threads, peak, bandwidth = listing.limits(recipe.options) if seconds else (1, None, None)
-    return replace(
-        told,
-        threads=threads,
-        peak=peak,
-        bandwidth=bandwidth,
-        texts=_kernel_texts(made.program.texts(), listing, recipe.options),
-        runs=_runs(made.program, made.graph, seconds) if seconds else (),
-    )
+    told = replace(told, texts=_kernel_texts(made.program.texts(), listing, recipe.options))
+    if not seconds:
+        return told
+    threads, peak, rates = listing.limits(recipe.options)
+    machine = Roofline(peak, [Level(name, *rate) for name, rate in rates.items()])
+    runs = _runs(made.program, made.graph, seconds)
+    return replace(told, threads=threads, machine=machine, runs=runs)
 
 
 def _renamed(plan: Plan, planned: Graph, told: Graph) -> Plan:

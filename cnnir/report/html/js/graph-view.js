@@ -22,7 +22,8 @@ export class GraphView {
     this.heat = () => 0;
     this.canvas = element("canvas", { tabIndex: 0, "aria-label": "The graph; arrows walk along it" });
     this.map = element("canvas", { className: "map", "aria-hidden": "true" });
-    this.element = element("div", { className: "graph" }, this.canvas, this.map);
+    this.busy = element("div", { className: "busy", hidden: true, textContent: "laying out …" });
+    this.element = element("div", { className: "graph" }, this.canvas, this.map, this.busy);
     this.listen();
     new ResizeObserver(() => this.resize()).observe(this.element);
   }
@@ -59,7 +60,7 @@ export class GraphView {
     const { box } = this.scene;
     const [width, height] = this.extent();
     const all = Math.min((width - 80) / (box.right - box.left), (height - 80) / (box.bottom - box.top));
-    this.zoom = Math.min(1, Math.max(all, 0.8));
+    this.zoom = Math.min(1, Math.max(all, 0.88));
     const input = [...this.scene.nodes.values()].find((node) => node.title === "input");
     this.x = input?.x ?? (box.left + box.right) / 2;
     this.y = box.top + (height / 2 - 60) / this.zoom;
@@ -316,8 +317,8 @@ export class GraphView {
     c.textBaseline = "middle";
     c.textAlign = "left";
     c.fillStyle = gone ? palette.faint : palette.ink;
-    c.font = `600 12px ${FONT}`;
-    const line = port ? node.y : this.zoom < DETAIL_FROM ? node.y : y + 15;
+    c.font = `600 13px ${FONT}`;
+    const line = port ? node.y : this.zoom < DETAIL_FROM ? node.y : y + 16;
     const sign = node.state === "kept" ? "" : node.fused ? "⊕" : gone ? "−" : "+";
     c.fillText(fitting(c, node.title, node.width - (port ? 100 : 30) - (sign ? 16 : 0)), left, line);
     if (sign) {
@@ -328,14 +329,14 @@ export class GraphView {
     }
     if (this.zoom < DETAIL_FROM) return;
     c.fillStyle = palette.faint;
-    c.font = `10.5px ${MONO}`;
+    c.font = `11px ${MONO}`;
     c.textAlign = "right";
-    const below = port ? node.y : y + 31;
+    const below = port ? node.y : y + 32;
     c.fillText(node.size, right, below);
     if (port) return;
     const room = node.width - 34 - c.measureText(node.size).width;
     c.textAlign = "left";
-    c.font = `10.5px ${FONT}`;
+    c.font = `11.5px ${FONT}`;
     c.fillText(fitting(c, node.detail, room), left, below);
   }
 

@@ -302,7 +302,7 @@ function timeFacts(model, step) {
   const rows = [bar("of the run", share, `${duration(step.seconds)}, ${percent(share)}`)];
   if (step.bound) {
     const reached = step.bound / step.seconds;
-    rows.push(bar(`of the ${step.by} bound`, reached, `${percent(reached)} of ${duration(step.bound)}`));
+    rows.push(bar(`of its bound, ${step.by}`, reached, `${percent(reached)} of ${duration(step.bound)}`));
     if (step.flops) rows.push(pairs([["rate", rate(step.flops / step.seconds)]]));
   }
   return element("div", { className: "bars" }, rows);

@@ -7,9 +7,11 @@
 
 const PIECE = 24; // nodes; smaller neighbours are laid out together
 const NARROW = 4; // edges; a larger piece is also cut where only so many jump over a node
-const LARGEST = 100; // nodes; a piece without any cut is cut anyway
+const LARGEST = 60; // nodes; a piece without any cut is cut anyway
 const NEAR = 5; // ranks; an edge up to so long is always laid out
 const CROSSINGS = 60; // ranks that the longer edges of a piece may cross in all
+
+const DRIFT = 130; // how far from the middle a piece's centre may be
 
 const known = new Map(); // pieces that were laid out
 
@@ -30,7 +32,7 @@ function layOut(sizes, edges) {
   for (const nodes of pieces(order, place, edges)) {
     const piece = laidOut(nodes, sizes, edges, place);
     const fixed = hinge !== null && piece.at.has(hinge) ? piece.at.get(hinge) : null;
-    const dx = fixed ? at[2 * hinge] - fixed[0] : beneath(piece, edges, at);
+    const dx = middled(piece, fixed ? at[2 * hinge] - fixed[0] : beneath(piece, edges, at));
     const dy = fixed ? at[2 * hinge + 1] - fixed[1] : bottom;
     for (const [node, [x, y]] of piece.at) {
       if (fixed && node === hinge) continue;
@@ -44,6 +46,13 @@ function layOut(sizes, edges) {
     hinge = nodes[nodes.length - 1];
   }
   return { at, routes };
+}
+
+/** A shift that leaves the piece's centre near the middle, so that long graphs do not drift. */
+function middled(piece, dx) {
+  const places = [...piece.at.values()];
+  const centre = dx + places.reduce((sum, [x]) => sum + x, 0) / places.length;
+  return dx - centre + Math.max(-DRIFT, Math.min(DRIFT, centre));
 }
 
 /** How far to the right a piece stands best under those before it that it reads from. */

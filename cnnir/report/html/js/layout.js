@@ -2,8 +2,8 @@
 
 import { lastPart, sizes } from "./dom.js";
 
-export const NODE_WIDTH = 190;
-export const NODE_HEIGHT = 44;
+export const NODE_WIDTH = 208;
+export const NODE_HEIGHT = 46;
 const PORT_HEIGHT = 30;
 const FAR = 240; // an edge without a route that is longer goes around what is between
 

@@ -115,8 +115,11 @@ class Page {
     const { changes } = this.passes;
     const asked = `${this.stage} ${changes}`;
     this.asked = asked;
+    const slow = setTimeout(() => (this.graph.busy.hidden = false), 150);
     const scene = await this.layouts.placed(model, this.stage, changes);
+    clearTimeout(slow);
     if (!scene || this.asked !== asked) return; // the slider has moved on
+    this.graph.busy.hidden = true;
     this.graph.show(scene);
     if (this.pendingReveal) this.graph.select(this.selected, true);
     this.pendingReveal = false;

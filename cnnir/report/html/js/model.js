@@ -106,10 +106,13 @@ export class Model {
     return node.parts ? node.parts.join(" + ") : node.op;
   }
 
-  /** What a node is called: its source's name, or its value's. */
+  /** What a node is called: the source that it mostly is, or else its value. */
   label(k, number) {
     const sources = this.sourcesOf(k, number);
-    return sources[0] ?? this.nodes[number].name ?? this.nodes[number].op;
+    const alike = (name) => this.imported(name).some((n) => this.family(n) === this.family(number));
+    const [first] = sources;
+    const main = sources.length > 1 ? sources.find(alike) : first;
+    return main ?? first ?? this.nodes[number].name ?? this.nodes[number].op;
   }
 
   family(number) {

@@ -24,8 +24,20 @@ export class PassesBar {
       element("div", { className: "row" }, this.label, this.toggle),
       element("div", { className: "slider" },
         element("button", { className: "quiet", textContent: "‹", title: "Pass before (←)", "aria-label": "Pass before", click: () => go.stage(this.k - 1) }),
-        element("div", { className: "rail" }, element("div", { className: "dots" }, this.dots), this.range),
+        element("div", { className: "rail" }, element("div", { className: "dots" }, this.dots), this.range, this.names()),
         element("button", { className: "quiet", textContent: "›", title: "Pass after (→)", "aria-label": "Pass after", click: () => go.stage(this.k + 1) })));
+  }
+
+  /** Names under the dots of passes that changed something, where there is room. */
+  names() {
+    const { stages, last } = this.model;
+    let before = -2;
+    const names = stages.flatMap((stage, k) => {
+      if ((k && !stage.rewrites.length) || k - before < 2) return [];
+      before = k;
+      return [element("span", { textContent: k ? stage.label : "import", style: `left:${(k / Math.max(1, last)) * 100}%` })];
+    });
+    return element("div", { className: "names", "aria-hidden": "true" }, names);
   }
 
   setChanges(shown) {
