@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from cnnir.backends.base import Plan, Program
-from cnnir.errors import Error
+from cnnir.errors import Error, RuntimeError
 from cnnir.ir import Graph
 from cnnir.report.html import Subject, page
+from cnnir.report.roofline import Level, Roofline
 from cnnir.verify import random_inputs
 
 __all__ = ["page", "subject"]
@@ -44,15 +45,17 @@ def subject(
     )
     if listing is None:
         return told
-    threads, peak, bandwidth = listing.limits(recipe.options) if seconds else (1, None, None)
-    return replace(
-        told,
-        threads=threads,
-        peak=peak,
-        bandwidth=bandwidth,
-        texts=_kernel_texts(made.program.texts(), listing, recipe.options),
-        runs=_runs(made.program, made.graph, seconds) if seconds else (),
-    )
+    told = replace(told, texts=_kernel_texts(made.program.texts(), listing, recipe.options))
+    if not seconds:
+        return told
+    threads, peak, rates = listing.limits(recipe.options)
+    machine = Roofline(peak, [Level(name, *rate) for name, rate in rates.items()])
+    told = replace(told, threads=threads, machine=machine)
+    try:
+        return replace(told, runs=_runs(made.program, made.graph, seconds))
+    except RuntimeError as error:  # inputs that are not random indices may be fine
+        note = f"times were not measured, as random inputs do not fit: {error}"
+        return replace(told, plan=replace(told.plan, notes=[*told.plan.notes, note]))
 
 
 def _renamed(plan: Plan, planned: Graph, told: Graph) -> Plan:

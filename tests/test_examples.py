@@ -1,4 +1,4 @@
-"""The examples that need nothing but cnnir run, in their short form."""
+"""The examples run, in their short form; what they claim of their long form is in their text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,40 @@ def test_collapse_and_split(capsys: pytest.CaptureFixture[str]) -> None:
     assert _kernels(low_rank) == ["4x16x3x1", "16x4x1x3"]
     thin = [k for k in _kernels(inception) if k.endswith(("7x1", "1x7"))]
     assert len(thin) == 6 and "7x7" not in " ".join(_kernels(inception))
+
+
+def run_short(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> Any:
+    """What `main` of an example gives in its short form."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](*arguments, short=True)
+
+
+def test_fit_a_blur(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_short("fit_a_blur", monkeypatch) < 1e-2
+
+
+def test_learn_a_flow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_short("learn_a_flow", monkeypatch) < 2
+    assert "a moved field gives a moved result: True" in capsys.readouterr().out
+
+
+def test_train_shapes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert 0 < run_short("train_shapes", monkeypatch, tmp_path) <= 1
+    assert os.listdir(tmp_path) == ["shapes.png"]
+
+
+def test_train_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    assert run_short("train_digits", monkeypatch, tmp_path) > 0.7
+    pictures = ["activations.png", "curves.png", "filters.png", "maps.png"]
+    assert sorted(os.listdir(tmp_path)) == sorted([*pictures, "digits.onnx"])
+
+
+def test_fine_tune(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    assert min(run_short("fine_tune", monkeypatch, tmp_path)) > 0.4
 
 
 def _kernels(section: str) -> list[str]:

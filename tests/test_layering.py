@@ -46,6 +46,7 @@ LEVELS = {
     "cnnir.compile": 6,
     "cnnir.mathematics": 6.5,
     "cnnir.training": 6.5,
+    "cnnir.plots": 6.7,
     "cnnir": 7,
     "cnnir.cli": 7,
     "cnnir.frontends": 4,

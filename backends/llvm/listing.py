@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from cnnir.backends.llvm.bandwidth import read_rates
 from cnnir.backends.llvm.calls import LoopsKernel
 from cnnir.backends.llvm.engine import render
 from cnnir.backends.llvm.layout import Plain
-from cnnir.backends.llvm.peak import fma_peak, memory_rate
+from cnnir.backends.llvm.peak import fma_peak
 from cnnir.backends.llvm.plan import plan
 from cnnir.backends.llvm.schedule import Kernel
 from cnnir.backends.llvm.target import CpuTarget, named
@@ -48,11 +49,11 @@ def loops(graph: Graph, options: Mapping[str, Any]) -> dict[int, str]:
     return {serial: text for serial, text in found.items() if text}
 
 
-def limits(options: Mapping[str, Any]) -> tuple[int, float, float]:
-    """What a program is up against, in about a second of measuring: its threads, the operations a
-    second that they do in f32, the bytes a second that come from and go to memory."""
+def limits(options: Mapping[str, Any]) -> tuple[int, float, dict[str, tuple[float, float]]]:
+    """What a program is up against, measured: its threads, the operations a second that they do in
+    f32, and for each cache and memory the bytes that it holds and that they read of it a second."""
     threads = options.get("threads") or CpuTarget.host().cores
-    return threads, threads * fma_peak() * 1e9, memory_rate(threads)
+    return threads, threads * fma_peak() * 1e9, read_rates(threads)
 
 
 def _loops(kernel: Kernel, lanes: int) -> str:

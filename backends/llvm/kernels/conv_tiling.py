@@ -24,6 +24,7 @@ HIDING = 0.9  # part of arithmetic that may hide reading weights
 BODY_COST = 0.002  # of the time, for each inner loop: they cost time in LLVM
 BEST_TILES = 4  # that are tried with all work items
 MAX_BODIES = 20  # inner loops, at most, unless there is no other way
+MANY = 4  # tiles in a chunk from which on they need not be equal
 WIDEST = 4  # output blocks in a tile, at most
 THREADS = (1, 4, 16)  # what the number of work items is meant to suit
 
@@ -170,7 +171,7 @@ def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
     for copy in (False, True) if spec.padded else (False,):
         tiles = [replace(tile, copy=copy) for tile in _tiles(spec, target)]
         tiles = [tile for tile in tiles if copy or Geometry(spec, tile).bodies <= MAX_BODIES]
-        tiles.sort(key=lambda t: (_tile_cycles(spec, t, target.fmas), t.blocks, t.columns))
+        tiles.sort(key=lambda t: (_alone(spec, t, target.fmas), t.blocks, t.columns))
         options += (option for tile in tiles[:BEST_TILES] for option in _items(spec, tile))
     options.sort(key=lambda t: (_mean_cycles(spec, t, target), t.band, t.chunk, t.copy))
     return varied(options, lambda t: replace(t, band=1, chunk=1), lambda t: t.chunk, count)
@@ -198,16 +199,21 @@ def _tiles(spec: ConvSpec, target: Target) -> Iterator[Tiling]:
 
 @lru_cache(maxsize=256)
 def _tile_cycles(spec: ConvSpec, tiling: Tiling, fmas: int) -> float:
-    """All tiles of one image slice and group; a little more the more code there is."""
+    """All tiles of a chunk of one image slice; a little more the more code there is."""
     geometry = Geometry(spec, tiling)
     steps = geometry.channels * geometry.taps * geometry.useful
     total = 0.0
-    for blocks, b_count in _sizes(shares(geometry.blocks, tiling.blocks)):
+    for blocks, b_count in _sizes(shares(tiling.chunk, tiling.blocks)):
         for rows, r_count in geometry.rows.sizes():
             for columns, c_count in geometry.columns.sizes():
                 count = b_count * r_count * c_count
                 total += count * tile_cycles(blocks, rows * columns, steps, spec.lanes, fmas)
     return total * (1 + BODY_COST * geometry.bodies)
+
+
+def _alone(spec: ConvSpec, tile: Tiling, fmas: int) -> float:
+    """All tiles of one image slice and group, before the work is cut."""
+    return _tile_cycles(spec, replace(tile, chunk=Geometry(spec, tile).blocks), fmas)
 
 
 def _sizes(parts: list[int]) -> list[tuple[int, int]]:
@@ -219,15 +225,16 @@ def _items(spec: ConvSpec, tile: Tiling) -> Iterator[Tiling]:
     rows = geometry.rows.parts
     bands = sorted({-(-rows // n) for n in range(1, min(rows, 256) + 1)})
     whole = [c for c in range(1, geometry.blocks + 1) if geometry.blocks % c == 0]
-    for chunk in [c for c in whole if c % tile.blocks == 0 or c == geometry.blocks] or whole:
+    # a chunk of many tiles may end in smaller ones
+    fitting = [c for c in whole if c % tile.blocks == 0 or c >= MANY * tile.blocks]
+    for chunk in [*fitting, geometry.blocks] if geometry.blocks not in fitting else fitting:
         for band in bands:
             yield replace(tile, band=band, chunk=chunk)
 
 
 def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     geometry = Geometry(spec, tiling)
-    share = tiling.chunk / geometry.blocks / geometry.bands
-    compute = _tile_cycles(spec, replace(tiling, band=1, chunk=1), target.fmas) * share
+    compute = _tile_cycles(spec, replace(tiling, band=1), target.fmas) / geometry.bands
     seen = geometry.band.bytes
     weights = 4 * geometry.channels * geometry.taps * tiling.chunk * spec.lanes
     every = weights * geometry.chunks * spec.groups

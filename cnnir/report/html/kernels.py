@@ -1,8 +1,6 @@
-"""The plan for the page: steps with their times and bounds, texts of kernels, the arena.
+"""The plan for the page: steps with their times, texts of kernels, the arena.
 
-A step's bound is the time that it would take if it did nothing but its operations at the peak rate,
-or nothing but move its bytes at the memory's rate, whichever is longer. Winograd convolution does
-fewer operations than are counted, and small tensors stay in caches, so a step can beat its bound.
+What a step takes at least is `report.roofline`'s to say.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ class Texts:
 
 def plan_data(subject: Subject, numbers: dict[int, int], texts: Texts) -> dict[str, Any]:
     """The plan; `numbers` are those of nodes by serial, texts go to `texts`."""
-    plan = subject.plan
+    plan, machine = subject.plan, subject.machine
     seconds = [statistics.median(step) for step in zip(*subject.runs, strict=True)]
     symbols = {step.symbol: step for step in plan.steps}
     return {
@@ -48,8 +46,8 @@ def plan_data(subject: Subject, numbers: dict[int, int], texts: Texts) -> dict[s
         "code": plan.code_bytes,
         "compile": dict(plan.seconds),
         "notes": list(plan.notes),
-        "peak": subject.peak,
-        "bandwidth": subject.bandwidth,
+        "peak": machine.peak if machine else None,
+        "levels": [[level.name, level.rate] for level in machine.levels] if machine else [],
         "runs": len(subject.runs),
         "steps": [
             _step(subject, step, seconds[k] if seconds else None, numbers, texts)
@@ -86,9 +84,9 @@ def _step(
     if step.kernel != "pack":
         own = subject.nodes.get(step.serial, {})
         row["texts"] = {kind: texts.number(text) for kind, text in own.items()}
-    if subject.peak and subject.bandwidth:
-        compute, memory = step.flops / subject.peak, step.bytes / subject.bandwidth
-        row |= {"bound": max(compute, memory), "by": "compute" if compute > memory else "memory"}
+    if subject.machine is not None:
+        bound = subject.machine.bound(step, subject.plan)
+        row |= {"bound": bound.seconds, "by": bound.binds}
     return row
 
 

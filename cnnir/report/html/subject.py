@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cnnir.backends.base import Plan
 from cnnir.ir import Graph
 from cnnir.records import PassRecord
+from cnnir.report.roofline import Roofline
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,8 @@ class Subject:
     """For the serial of a node its texts: "loops", "CUDA C"."""
     runs: Sequence[Sequence[float]] = ()
     """Seconds of each step, for each measured run."""
-    peak: float | None = None
-    """Operations a second of all threads."""
-    bandwidth: float | None = None
-    """Bytes a second from and to memory."""
+    machine: Roofline | None = None
+    """What so many threads can do at most, where that was measured."""
 
     @property
     def graphs(self) -> list[Graph]:

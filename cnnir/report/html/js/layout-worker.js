@@ -7,9 +7,11 @@
 
 const PIECE = 24; // nodes; smaller neighbours are laid out together
 const NARROW = 4; // edges; a larger piece is also cut where only so many jump over a node
-const LARGEST = 100; // nodes; a piece without any cut is cut anyway
+const LARGEST = 60; // nodes; a piece without any cut is cut anyway
 const NEAR = 5; // ranks; an edge up to so long is always laid out
 const CROSSINGS = 60; // ranks that the longer edges of a piece may cross in all
+
+const DRIFT = 130; // how far from the middle a piece's centre may be
 
 const known = new Map(); // pieces that were laid out
 
@@ -30,7 +32,7 @@ function layOut(sizes, edges) {
   for (const nodes of pieces(order, place, edges)) {
     const piece = laidOut(nodes, sizes, edges, place);
     const fixed = hinge !== null && piece.at.has(hinge) ? piece.at.get(hinge) : null;
-    const dx = fixed ? at[2 * hinge] - fixed[0] : beneath(piece, edges, at);
+    const dx = middled(piece, fixed ? at[2 * hinge] - fixed[0] : beneath(piece, edges, at));
     const dy = fixed ? at[2 * hinge + 1] - fixed[1] : bottom;
     for (const [node, [x, y]] of piece.at) {
       if (fixed && node === hinge) continue;
@@ -46,9 +48,17 @@ function layOut(sizes, edges) {
   return { at, routes };
 }
 
+/** A shift that leaves the piece's centre near the middle, so that long graphs do not drift. */
+function middled(piece, dx) {
+  const places = [...piece.at.values()];
+  const centre = dx + places.reduce((sum, [x]) => sum + x, 0) / places.length;
+  return dx - centre + Math.max(-DRIFT, Math.min(DRIFT, centre));
+}
+
 /** How far to the right a piece stands best under those before it that it reads from. */
 function beneath(piece, edges, at) {
-  const shifts = edges.filter(([a, b]) => piece.at.has(b) && !piece.at.has(a) && (at[2 * a] || at[2 * a + 1]))
+  const shifts = edges
+    .filter(([a, b]) => piece.at.has(b) && !piece.at.has(a) && (at[2 * a] || at[2 * a + 1]))
     .map(([a, b]) => at[2 * a] - piece.at.get(b)[0]);
   return shifts.length ? shifts.reduce((sum, x) => sum + x, 0) / shifts.length : -piece.width / 2;
 }
@@ -68,7 +78,8 @@ function sorted(count, edges) {
   const rank = new Float64Array(count);
   let least = 0;
   for (let k = 0; k < count; k += 1) {
-    while (k === ready.length) { // a cycle: the first node of it goes first
+    while (k === ready.length) {
+      // a cycle: the first node of it goes first
       if (waits[least] > 0) ready.push(least);
       waits[least] = 0;
       least += 1;
@@ -81,7 +92,9 @@ function sorted(count, edges) {
     }
   }
   for (const node of sources) rank[node] = Math.min(...after[node].map((next) => rank[next])) - 0.5;
-  return Array.from({ length: count }, (_, node) => node).sort((a, b) => rank[a] - rank[b] || a - b);
+  return Array.from({ length: count }, (_, node) => node).sort(
+    (a, b) => rank[a] - rank[b] || a - b,
+  );
 }
 
 /** Runs of the order; the last node of one, where all passes through it, is the first of the next. */
@@ -132,7 +145,13 @@ function laidOut(nodes, sizes, edges, place) {
 /** Nodes 0, 1, ... in an order in which edges lead on. */
 function byDagre(boxes, edges) {
   const graph = new dagre.graphlib.Graph({ multigraph: true });
-  graph.setGraph({ rankdir: "TB", nodesep: 22, edgesep: 14, ranksep: 30, ranker: "network-simplex" });
+  graph.setGraph({
+    rankdir: "TB",
+    nodesep: 22,
+    edgesep: 14,
+    ranksep: 30,
+    ranker: "network-simplex",
+  });
   boxes.forEach(([width, height], k) => graph.setNode(String(k), { width, height }));
   for (const edge of affordable(boxes.length, edges)) {
     const [a, b] = edges[edge];

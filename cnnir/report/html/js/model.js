@@ -4,10 +4,32 @@ const FAMILIES = {
   conv: ["conv", "conv_transpose", "conv_weight_grad"],
   matmul: ["matmul"],
   pool: ["max_pool", "avg_pool", "lp_pool", "max_pool_index", "max_pool_grad"],
-  norm: ["batch_norm", "batch_norm_training", "layer_norm", "group_norm", "lrn", "softmax",
-    "log_softmax"],
-  move: ["reshape", "transpose", "concat", "slice", "pad", "expand", "tile", "gather", "gather_nd",
-    "gather_elements", "scatter_nd", "scatter_elements", "resize", "identity", "barrier"],
+  norm: [
+    "batch_norm",
+    "batch_norm_training",
+    "layer_norm",
+    "group_norm",
+    "lrn",
+    "softmax",
+    "log_softmax",
+  ],
+  move: [
+    "reshape",
+    "transpose",
+    "concat",
+    "slice",
+    "pad",
+    "expand",
+    "tile",
+    "gather",
+    "gather_nd",
+    "gather_elements",
+    "scatter_nd",
+    "scatter_elements",
+    "resize",
+    "identity",
+    "barrier",
+  ],
   port: ["input", "output"],
 };
 const FAMILY_OF = new Map(
@@ -106,10 +128,13 @@ export class Model {
     return node.parts ? node.parts.join(" + ") : node.op;
   }
 
-  /** What a node is called: its source's name, or its value's. */
+  /** What a node is called: the source that it mostly is, or else its value. */
   label(k, number) {
     const sources = this.sourcesOf(k, number);
-    return sources[0] ?? this.nodes[number].name ?? this.nodes[number].op;
+    const alike = (name) => this.imported(name).some((n) => this.family(n) === this.family(number));
+    const [first] = sources;
+    const main = sources.length > 1 ? sources.find(alike) : first;
+    return main ?? first ?? this.nodes[number].name ?? this.nodes[number].op;
   }
 
   family(number) {
@@ -166,7 +191,10 @@ export class Model {
 
   /** Nodes that a text is found in, those of stage k first: [{number, stage, label}]. */
   search(text, k, most) {
-    const words = text.toLowerCase().split(/\s+/).filter((word) => word !== "");
+    const words = text
+      .toLowerCase()
+      .split(/\s+/)
+      .filter((word) => word !== "");
     if (!words.length) return [];
     this.haystacks ??= this.nodes.map((node, number) => {
       const stage = this.stageOf(number, this.born.get(number));
