@@ -215,6 +215,8 @@ class _Planner:
         types = [v.type for v in node.results]
         if any(t.rank < 3 or t.dtype != "f32" for t in types):
             return False
+        if channels_come_second(node) and self._reads_plain(node):
+            return True
         if not keeps_lanes(node, self.lanes):
             return False
         weight = 0
@@ -223,6 +225,10 @@ class _Planner:
             if slot is not None:
                 weight += slot.nbytes if slot.layout == self.blocked else -slot.nbytes
         return weight > 0
+
+    def _reads_plain(self, node: Node) -> bool:
+        slots = [self.home.get(value) for value in node.operands if value is not None]
+        return all(slot is not None and slot.layout == self.plain for slot in slots)
 
     def _beside(self, value: Value | None, layout: Layout) -> Slot:
         """An operand of a kernel whose result has `layout`: as it is, params as suits best."""
@@ -335,6 +341,15 @@ def first_block(node: Node, lanes: int) -> int | None:
     start, size = node.attrs["starts"][1], node.attrs["sizes"][1]
     others = all(node.attrs["sizes"][k] == shape[k] for k in range(len(shape)) if k != 1)
     return start // lanes if others and start % lanes == 0 and size else None
+
+
+def channels_come_second(node: Node) -> bool:
+    """Whether a transposition moves the last axis to the place of channels.
+
+    What lay side by side then becomes lanes: a copy of vectors, where a row-major result would be
+    gathered, and packed once more for any kernel that wants blocks.
+    """
+    return node.name == "transpose" and node.attrs["perm"][1] == len(node.attrs["perm"]) - 1
 
 
 def keeps_lanes(node: Node, lanes: int) -> bool:
