@@ -33,9 +33,6 @@ from cnnir.backends.llvm.tuning import Time, Tuning
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
 
-PEAK_HZ = 3e9
-"""Clock that predictions assume; only the ratios between predictions matter."""
-
 
 def plan(
     graph: Graph,
@@ -67,7 +64,7 @@ class _Planner:
             registers=target.registers,
             l1=target.l1,
             l2=target.l2,
-            peak=4.0 * target.lanes * PEAK_HZ,
+            fmas=target.fmas,
             threads=threads,
             exact=exact,
         )
