@@ -10,12 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cnnir.backends.state import State
-from cnnir.errors import InputError
+from cnnir.errors import BackendError, InputError
 from cnnir.ir import Graph
 from cnnir.tensortype import TensorType
 
@@ -30,6 +30,10 @@ class Buffer:
     space: str
     offset: int
     nbytes: int
+    first: int = -1
+    last: int = -1
+    """First and last step that need its bytes, for what lies in the arena; -1 where that is not
+    known. What lies inside another value (a part of a concatenation) has that one's."""
 
 
 @dataclass(slots=True)
@@ -128,6 +132,14 @@ class Program(ABC):
     def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
         """Seconds of each step of the plan in one run."""
         raise InputError(f"target {self.plan.target} has no per-step profile")
+
+    forms: ClassVar[Mapping[str, str]] = {}
+    """Form of the program's code that `artifacts` writes -> what it is."""
+
+    def artifacts(self, form: str) -> dict[str, bytes]:
+        """The code in one of `forms`: file name -> content."""
+        listed = ", ".join(self.forms) or "none"
+        raise BackendError(f"target {self.plan.target} has no form {form!r} of code, only {listed}")
 
     def texts(self) -> dict[str, str]:
         """The text in the target's language of each function that a step names."""

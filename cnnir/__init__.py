@@ -1,15 +1,15 @@
 """cnnir: a graph compiler for convolutional networks.
 
-`compile` a model and call the result; `load` one to look at its graph; `parse` and `evaluate` work
-on graphs as text and as mathematics. `nn` is for nets of your own, `save_onnx` writes any graph.
-`as_matrix`, `local_affine` and others say what a layer or a net is as a map of vectors. Frontends,
-backends and mathematics are imported when first used.
+`compile` a model and call the result; `load` one to look at its graph, `check` what keeps it from
+that; `parse` and `evaluate` work on graphs as text and as mathematics. `nn` is for nets of your
+own, `save_onnx` writes any graph. `as_matrix`, `local_affine` and others say what a layer or a net
+is as a map of vectors. Frontends, backends and mathematics are imported when first used.
 """
 
 import importlib
 from typing import Any
 
-from cnnir.compile import Executable, compile, load, save_onnx
+from cnnir.compile import Executable, check, compile, load, save_onnx
 from cnnir.errors import (
     BackendError,
     Error,
@@ -55,6 +55,7 @@ __all__ = [
     "UnsupportedError",
     "Value",
     "__version__",
+    "check",
     "compile",
     "evaluate",
     "gradient",
@@ -67,6 +68,7 @@ __all__ = [
 
 _MATHEMATICS = (
     "as_matrix",
+    "chain_rule",
     "condition_number",
     "eigenvalues",
     "equivariance",

@@ -39,11 +39,14 @@ LEVELS = {
     "cnnir.backends.schedule": 3.5,
     "cnnir.passes": 4,
     "cnnir.report": 4,
-    "cnnir.explain": 4,
+    "cnnir.provenance": 4,
     "cnnir.pipeline": 5,
+    "cnnir.reporting": 5,
+    "cnnir.culprit": 5.5,
     "cnnir.compile": 6,
     "cnnir.mathematics": 6.5,
     "cnnir.training": 6.5,
+    "cnnir.plots": 6.7,
     "cnnir": 7,
     "cnnir.cli": 7,
     "cnnir.frontends": 4,
@@ -56,6 +59,7 @@ LEVELS = {
 # Where modules are imported by name when they are first needed.
 PLUGIN_POINTS = {
     *("cnnir", "cnnir.ops", "cnnir.compile", "cnnir.cli", "cnnir.pipeline"),
+    "cnnir.reporting",
     "cnnir.backends.cuda.bindings",
     "cnnir.mathematics",
 }

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnnir.backends.base import Plan, Program, Step, on_copies, split
+from cnnir.backends.llvm.artifacts import FORMS, files
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.emit import Emitted, emit
 from cnnir.backends.llvm.engine import Engine, build
@@ -24,9 +25,11 @@ from cnnir.backends.schedule import EXPRESSIONS
 from cnnir.backends.state import State
 from cnnir.errors import BackendError, RuntimeError
 
-SHARING_COST = 8e-6
-"""Seconds that a run of several threads loses: to tell the others (3 us), to wait for each other
-and to fetch what others have written (LeNet, 8 rows: 5 us more)."""
+SHARING_COST = 40e-6
+"""Seconds, by estimate, that several threads must save for a run to be shared. Sharing takes 8 us
+where the others spin for work, 25 us where they have gone to sleep, as they mostly have when such
+short runs come one at a time; and estimates are high by a third or more (LeNet: 4 images gain 6 us
+or lose 9, 8 images gain 27 or 12)."""
 
 _FLOPS, _BYTES = 60e9, 40e9  # a second, on one core, of short runs
 
@@ -90,6 +93,15 @@ class LlvmProgram(Program):
             return frame.context.step_seconds()
         finally:
             self._release(frame)
+
+    forms = FORMS
+
+    def artifacts(self, form: str) -> dict[str, bytes]:
+        return (
+            files(self.code, self._schedule.target, form)
+            if form in FORMS
+            else super().artifacts(form)
+        )
 
     def texts(self) -> dict[str, str]:
         return dict(self.code.kernels)

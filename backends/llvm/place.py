@@ -8,7 +8,7 @@ bytes that calls really touch, which earlier call each must wait for.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -131,7 +131,9 @@ def _place_results(schedule: Schedule, places: Places) -> None:
             places.buffers.append(_buffer(slot, "output", outputs[root]))
         elif slot in sizes:
             places.sources[slot] = ("arena", placement.offsets[slot])
-            places.buffers.append(_buffer(slot, "arena", placement.offsets[slot]))
+            first, last = placement.lives[placement.roots[slot][0]]
+            buffer = _buffer(slot, "arena", placement.offsets[slot])
+            places.buffers.append(replace(buffer, first=first, last=last))
         elif slot not in places.sources and root in places.sources:
             places.sources[slot] = places.sources[root]
 

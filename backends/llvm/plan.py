@@ -20,19 +20,18 @@ from cnnir.backends.fused import (
 )
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
 from cnnir.backends.llvm.carry import carry
+from cnnir.backends.llvm.deferred import deferred
 from cnnir.backends.llvm.kernels.spec import Target
+from cnnir.backends.llvm.lanes import channels_come_second, first_block, keeps_lanes
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers, variants
+from cnnir.backends.llvm.packing import Packed, PackKernel, origin
 from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.trial import Candidate
 from cnnir.backends.llvm.tuning import Time, Tuning
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
-from cnnir.ops import Elementwise
-
-PEAK_HZ = 3e9
-"""Clock that predictions assume; only the ratios between predictions matter."""
 
 
 def plan(
@@ -65,7 +64,7 @@ class _Planner:
             registers=target.registers,
             l1=target.l1,
             l2=target.l2,
-            peak=4.0 * target.lanes * PEAK_HZ,
+            fmas=target.fmas,
             threads=threads,
             exact=exact,
         )
@@ -73,10 +72,12 @@ class _Planner:
         self.home = {v: Slot(v, self.plain) for v in graph.inputs}
         """Where each value was made."""
         self.copies = 0
+        self.deferred = deferred(graph)
+        """Nodes that get no step unless somebody needs their result as it is."""
 
     def node(self, node: Node) -> None:
         """Plan one node."""
-        if self._view(node) or self._slice(node) or self._concat(node):
+        if node in self.deferred:
             return
         work = self._work(node)
         first = next((v for v in work.operands if v in self.home), None)
@@ -84,8 +85,17 @@ class _Planner:
         found, rejected = offers(work, plain, self.machine, self.lanes)
         if found:
             self._template(work, found, rejected)
-        else:
+            return
+        self._needed(node)
+        if not (self._view(node) or self._slice(node) or self._concat(node)):
             self._loops(node, rejected)
+
+    def _needed(self, node: Node) -> None:
+        """Plan what was deferred and this node wants as it is."""
+        for value in node.operands:
+            if value is not None and value.node in self.deferred:
+                self.deferred.discard(value.node)
+                self.node(value.node)
 
     # ---- steps that only say where things are
 
@@ -162,17 +172,15 @@ class _Planner:
         slots = tuple(self._epilogue_operand(node.operands[i], layout) for i in extra)
 
         def candidate(offer: Offer) -> Candidate:
-            reads = []
-            for position, how in offer.operands:
-                value = work.operands[position]
-                assert value is not None
-                reads.append(self._operand(value, how, offer))
+            reads = [self._operand(work, position, how, offer) for position, how in offer.operands]
+            if offer.then is not None:
+                reads, offer = self._first(work, offer, reads), offer.then
             kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), slots)
             writes = (Slot(value, layout) for value in node.results)
             return Candidate(kernel, (*reads, *slots, *writes))
 
         rivals = [] if self.tuning is None else variants(found, self.machine)
-        if self.tuning is None or len(rivals) < 2:
+        if self.tuning is None or len(rivals) < 2 or self._takes_steps(work, found[0]):
             chosen, reason, slower = candidate(found[0]), *_predicted(found)
         else:
             chosen, times = self.tuning.best([candidate(offer) for offer in rivals])
@@ -182,13 +190,55 @@ class _Planner:
         reads = list(chosen.pointers[: len(chosen.pointers) - len(node.results)])
         self._emit(chosen.kernel, reads, node, layout, step)
 
-    def _operand(self, value: Value, how: str, offer: Offer) -> Pointer:
+    def _takes_steps(self, work: Work, offer: Offer) -> bool:
+        """Whether an offer is more than one step, so that a trial of its kernel says little."""
+        packed = [work.operands[i] for i, how in offer.operands if how == "packed"]
+        return offer.then is not None or any(self._at_run_time(v) for v in packed if v is not None)
+
+    def _at_run_time(self, value: Value) -> bool:
+        return value in self.home or value.node in self.deferred
+
+    def _first(self, work: Work, offer: Offer, reads: list[Pointer]) -> list[Pointer]:
+        """The first of two kernels: what the second one reads."""
+        partial = Slot(work.node.results[0], Packed(repr(offer.spec), offer.floats))
+        kernel = TemplateKernel(offer, work.anchor, work.anchor, partial.layout, (), ())
+        step = step_of(work.node, offer.kind, partial.layout, [])
+        step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core, with what follows"
+        self.schedule.add(kernel, reads, [partial], step)
+        return [partial]
+
+    def _operand(self, work: Work, position: int, how: str, offer: Offer) -> Pointer:
+        value = work.operands[position]
+        assert value is not None
         if how == "packed":
+            return self._packed(value, offer, work.node)
+        if how == "padded" and value not in self.home:
+            return Slot(value, Padded(self.lanes))
+        if how == "padded":
+            how = "plain"  # what lies behind its end are pad lanes
+        if how == "pooled":  # of a max_pool_index, what it looked at
+            index, how = value.node, "blocked"
+            assert index.operands[0] is not None
+            value = index.operands[0]
+        return self._in_layout(value, self.plain if how == "plain" else self.blocked)
+
+    def _packed(self, value: Value, offer: Offer, node: Node) -> Pointer:
+        """Weights in the order of a template: of a param once, of another value in every run."""
+        if not self._at_run_time(value):
             key = (offer.kind, repr(offer.spec), repr(offer.tiling))
             return PackedParam(value, key, offer.pack)
-        if how == "padded":
-            return Slot(value, Padded(self.lanes))
-        return self._in_layout(value, self.plain if how == "plain" else self.blocked)
+        source, addresses = origin(value, self.home.__contains__)
+        kernel = PackKernel(offer, node, addresses, self.lanes)
+        slot = Slot(source, kernel.layout)
+        if not self._made(slot):
+            step = step_of(copy_node(value.type), "pack", slot.layout, [])
+            step.op, step.sources = f"weights of {offer.kind}", node.sources
+            step.reason = "weights known only at run time, in the order in which they are read"
+            self.schedule.add(kernel, [self._in_layout(source, self.plain)], [slot], step)
+        return slot
+
+    def _made(self, slot: Slot) -> bool:
+        return any(slot in call.writes for call in self.schedule.calls)
 
     def _loops(self, node: Node, rejected: list[str]) -> None:
         layout: Layout = self.blocked if self._blocks_result(node) else self.plain
@@ -256,8 +306,9 @@ class _Planner:
         if slot.layout == layout:
             return slot
         wanted = Slot(value, layout)
-        made = any(wanted in call.writes for call in self.schedule.calls)
-        return wanted if made else self._copied(value, layout, value.node.sources, wanted)
+        if self._made(wanted):
+            return wanted
+        return self._copied(value, layout, value.node.sources, wanted)
 
     def _copied(
         self, value: Value, layout: Layout, sources: tuple[str, ...], into: Slot | None = None
@@ -328,61 +379,3 @@ def _measured(times: list[Time]) -> tuple[str, list[str]]:
         for time in others
     ]
     return f"tuned: {best.seconds * 1e6:.0f} us{following}", slower
-
-
-def first_block(node: Node, lanes: int) -> int | None:
-    """The block of channels with which a slice begins; None for one that is not made of blocks.
-
-    Behind its end there may be other channels in its last block, where pad lanes would be.
-    """
-    shape = _shape(node, 0)
-    if len(shape) < 2 or any(step != 1 for step in node.attrs["steps"]):
-        return None
-    start, size = node.attrs["starts"][1], node.attrs["sizes"][1]
-    others = all(node.attrs["sizes"][k] == shape[k] for k in range(len(shape)) if k != 1)
-    return start // lanes if others and start % lanes == 0 and size else None
-
-
-def channels_come_second(node: Node) -> bool:
-    """Whether a transposition moves the last axis to the place of channels.
-
-    What lay side by side then becomes lanes: a copy of vectors, where a row-major result would be
-    gathered, and packed once more for any kernel that wants blocks.
-    """
-    return node.name == "transpose" and node.attrs["perm"][1] == len(node.attrs["perm"]) - 1
-
-
-def keeps_lanes(node: Node, lanes: int) -> bool:
-    """Whether every result channel comes from the same channel of the operands (or from all)."""
-    body = node.attrs.get("body")
-    inner = [n for n in body.order() if n.op] if isinstance(body, Graph) else [node]
-    return all(_keeps_lanes(n, lanes) for n in inner)
-
-
-def _keeps_lanes(node: Node, lanes: int) -> bool:
-    assert node.op is not None
-    attrs, rank = node.attrs, node.results[0].type.rank
-    if issubclass(node.op, Elementwise) or node.name in _WINDOWS:
-        return True
-    match node.name:
-        case "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min" | "reduce_prod":
-            return attrs["keepdims"] and min(attrs["axes"], default=2) >= 2
-        case "resize":
-            return _shape(node, 0)[:2] == node.results[0].type.shape[:2]
-        case "pad":
-            return not any(attrs["padding"][i] for i in (0, 1, rank, rank + 1))
-        case "slice":
-            return _shape(node, 0)[1] == node.results[0].type.shape[1] and attrs["steps"][1] == 1
-        case "concat":
-            sizes = [_shape(node, i)[1] for i in range(len(node.operands))]
-            return attrs["axis"] != 1 or not any(size % lanes for size in sizes[:-1])
-    return False
-
-
-_WINDOWS = ("max_pool", "avg_pool", "lp_pool", "conv", "conv_transpose", "lrn")
-
-
-def _shape(node: Node, position: int) -> tuple[int, ...]:
-    value = node.operands[position]
-    assert value is not None
-    return value.type.shape

@@ -41,6 +41,10 @@ class Data(ABC):
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0."""
 
+    def first(self, epoch: int) -> Batch:
+        """The first of them; InputError where it could not be had again."""
+        return next(self.batches(epoch))
+
 
 class Arrays(Data):
     """Samples in arrays, cut into batches; the last one may be smaller, or is dropped."""
@@ -99,6 +103,11 @@ class Stream(Data):
                 f"the data gave no batch in epoch {epoch + 1}: a generator can be gone through "
                 "once, wanted a function that makes one, or a list"
             )
+
+    def first(self, epoch: int) -> Batch:
+        if isinstance(self.source, Iterator):
+            raise InputError("a generator cannot be resumed, wanted a function that makes one")
+        return super().first(epoch)
 
 
 def data_of(x: Any, y: Any, size: int, *, seed: int | None = None, partial: str = "keep") -> Data:

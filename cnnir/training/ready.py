@@ -8,11 +8,9 @@ from cnnir.tensortype import TensorType, is_float
 from cnnir.training.data import Batch
 
 
-def make_ready(net: Module, batch: Batch | None, seed: int) -> None:
+def make_ready(net: Module, batch: Batch, seed: int) -> None:
     """Build a net that has no weights yet, for the first batch; InputError for data of a type
     that it does not take."""
-    if batch is None:
-        return
     types = [TensorType.of(array) for array in batch.inputs]
     built = net._state.inputs
     if built is None:

@@ -114,8 +114,6 @@ class Trainer:
         data = data_of(x, y, batch_size, seed=self.seed if shuffle else None, partial=partial)
         run = _Run(self, data, _validation(validation, batch_size), Watch(stopping), checkpoint)
         run.every, run.after_epoch, run.last = every, after_epoch, self.epoch + epochs
-        make_ready(self.net, next(data.batches(self.epoch)) if y is not None else None, self.seed)
-        self.step.follow()
         if resume and checkpoint is not None and os.path.exists(checkpoint):
             run.resume()
         display = shown(show)
@@ -212,10 +210,17 @@ class _Run:
         trainer.epoch, self.batch, self.mean, self.seconds = trainer.epoch + 1, 0, Mean(), 0.0
         return row
 
+    def _ready(self, batch: Batch) -> None:
+        """Before an epoch's first step: the net is built, and has not changed unnoticed."""
+        make_ready(self.trainer.net, batch, self.trainer.seed)
+        self.trainer.step.follow()
+
     def _step(self, batch: Batch) -> None:
         trainer = self.trainer
         now = trainer.epoch + (self.batch / self.data.count if self.data.count else 0.0)
         try:
+            if not self.batch:
+                self._ready(batch)
             numbers = trainer.step(batch.inputs, batch.targets, now)
         except IRError as error:
             raise type(error)(f"{error}{_hint(batch, self.data)}") from None
@@ -248,7 +253,8 @@ class _Run:
         """Take up what the checkpoint left."""
         assert self.path is not None
         trainer, watch = self.trainer, self.watch
-        first = next(self.data.batches(trainer.epoch))
+        first = self.data.first(trainer.epoch)
+        self._ready(first)
         trainer.step.compiled(first.inputs, first.targets)
         assert trainer.step.weights is not None
         point = read(self.path, trainer.step.weights.types)
