@@ -161,6 +161,30 @@ graph @reduce(%x: f32[2,24,5,7]) {
     assert np.abs(exe(x) - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("features", ["sse2", "avx2", None])
+@pytest.mark.parametrize("channels", [7, 20, 32])
+def test_channels_that_come_second_are_put_in_blocks(channels: int, features: str | None) -> None:
+    """As after a dense layer over channels that lie last: no packing step is left."""
+    text = f"""\
+graph @g(%x: f32[2,5,3,9], %r: f32[2,{channels},5,3]) {{
+  param @d : f32[9,{channels}]
+  param @w : f32[24,{channels},3,3]
+  %0 = matmul(%x, @d) : f32[2,5,3,{channels}]
+  %1 = transpose(%0) {{perm=(0, 3, 1, 2)}} : f32[2,{channels},5,3]
+  %2 = conv(%1, @w) {{padding=(1, 1, 1, 1)}} : f32[2,24,5,3]
+  %3 = add(%1, %r) : f32[2,{channels},5,3]
+  return %2, %3
+}}"""
+    graph = cnnir.parse(text, seed=2)
+    exe = cnnir.compile(graph, threads=2, features=features)
+    (moved,) = (step for step in exe.plan.steps if step.op == "transpose")
+    assert str(moved.layout).startswith("blocked")
+    rng = np.random.default_rng(channels)
+    feeds = [rng.standard_normal(v.type.shape, np.float32) for v in graph.inputs]
+    for found, wanted in zip(exe(*feeds), cnnir.evaluate(graph, feeds, dtype="f64"), strict=True):
+        assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
 def test_a_kernel_that_is_not_tuned_is_told() -> None:
     graph = cnnir.parse(
         "graph @g(%x: f32[2,1,3,4], %y: f32[1,5,4,6]) {\n"
