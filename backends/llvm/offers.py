@@ -25,6 +25,7 @@ from cnnir.backends.llvm.kernels import (
     pool,
     winograd,
 )
+from cnnir.backends.llvm.kernels.pooling import Pooling
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.ir import Graph, Node, Value
 
@@ -34,6 +35,9 @@ FIRST_LAYER_CHANNELS = 4
 TILINGS, MEASURED, HOPELESS = 5, 8, 2.5
 """Tilings of a template, and candidates of a step, that are measured at most; and how often the
 best predicted time makes another candidate hopeless."""
+
+PACK = 3e-9
+"""Seconds to put a vector of channels together, where a row-major operand is wanted in blocks."""
 
 WINOGRAD_FLOPS = 2e5
 """Of a convolution from which on Winograd is considered: there must be something to save."""
@@ -48,6 +52,10 @@ class Work:
     anchor: Node
     operands: tuple[Value | None, ...]
     """Of the anchor."""
+    flattened: bool = False
+    """Whether the first operand, in blocks of channels, is read as one row an image."""
+    pool: Pooling | None = None
+    """What is made of the results of a convolution before they are stored."""
 
     def shape(self, position: int) -> tuple[int, ...]:
         """The shape of an anchor operand."""
@@ -148,6 +156,8 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         ("winograd", winograd, spec),
     ):
         reason = template.reject(wanted)
+        if spec.pool and template in (depthwise, grouped_conv):
+            reason = "it stores what it computes"
         if template is winograd:
             reason = reason or _against_winograd(spec, target)
         if reason:
@@ -157,6 +167,8 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         tiling = _tiling(template, wanted, target if template is winograd else alone)
         seconds = predicted(template, wanted, target)
         how = "plain" if wanted.plain else "blocked"
+        if plain and not wanted.plain:
+            seconds += PACK * spec.batch * spec.in_blocks * prod(spec.sizes)
         found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
     return found, rejected
 
@@ -207,6 +219,7 @@ def _conv_spec(work: Work, lanes: int) -> direct_conv.ConvSpec:
         groups=attrs["groups"],
         bias=work.bias,
         lanes=lanes,
+        pool=work.pool,
     )
 
 
@@ -239,6 +252,9 @@ def _conv_transpose(work: Work, plain: bool, target: Target, lanes: int) -> Foun
 
 def _matmul(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     x, y = work.shape(0), work.shape(1)
+    channels = x[1] if work.flattened else 0
+    if work.flattened:
+        x = (x[0], prod(x[1:]))
     weights = work.constant(1)
     constant = weights is not None and len(y) == 2
     batch, rows = x[:-2], x[-2]
@@ -255,12 +271,13 @@ def _matmul(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         shared_x=len(x) == 2 and len(y) > 2,
         shared_w=len(y) == 2,
         lanes=lanes,
+        channels=channels,
     )
     if reason := matmul.reject(spec):
         return [], [f"matmul: {reason}"]
     tiling = matmul.choose(spec, target)
     seconds = matmul.estimate(spec, tiling, target)
-    roles = ((0, "plain"), (1, "packed" if constant else "plain"))
+    roles = ((0, "blocked" if channels else "plain"), (1, "packed" if constant else "plain"))
     return [Offer("matmul", matmul, spec, tiling, seconds, False, roles)], []
 
 

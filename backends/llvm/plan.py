@@ -19,9 +19,11 @@ from cnnir.backends.fused import (
     step_of,
 )
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
+from cnnir.backends.llvm.flattened import read_in_blocks
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers, variants
+from cnnir.backends.llvm.pooled import pool_behind, pooled, with_pool
 from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.trial import Candidate
@@ -71,20 +73,35 @@ class _Planner:
         self.plain, self.blocked = Plain(), Blocked(target.lanes)
         self.home = {v: Slot(v, self.plain) for v in graph.inputs}
         """Where each value was made."""
+        self.images: dict[Value, Value] = {}
+        """Rows that are not made, and the images in blocks that are read in their place."""
+        self.apart: dict[Node, list[str]] = {}
+        """Why pools are not computed by the convolution before them."""
         self.copies = 0
 
     def node(self, node: Node) -> None:
         """Plan one node."""
-        if self._view(node) or self._slice(node) or self._concat(node):
+        if node.results[0] in self.home:
+            return  # a pool, computed by the convolution before it
+        if self._view(node) or self._flat(node) or self._slice(node) or self._concat(node):
             return
         work = self._work(node)
         first = next((v for v in work.operands if v in self.home), None)
         plain = first is None or self.home[first].layout == self.plain
         found, rejected = offers(work, plain, self.machine, self.lanes)
-        if found:
-            self._template(work, found, rejected)
-        else:
+        if not found:
             self._loops(node, rejected)
+            return
+        rejected += self.apart.get(node, [])
+        pool = pool_behind(work)
+        if pool is not None:
+            both = pooled(work, pool, found, plain, self.machine, self.lanes)
+            if isinstance(both, str):
+                self.apart[pool] = [f"in the store of {described(node)}: {both}"]
+                pool = None
+            else:
+                found = both
+        self._template(work, found, rejected, pool)
 
     # ---- steps that only say where things are
 
@@ -100,6 +117,16 @@ class _Planner:
         result = Slot(node.results[0], self.plain)
         self.schedule.aliases[result] = (slot, 0)
         self.home[result.value] = result
+        return True
+
+    def _flat(self, node: Node) -> bool:
+        """Rows that dense layers read from blocks of channels are not made."""
+        images = node.operands[0] if node.operands else None
+        if images not in self.home or self.home[images].layout != self.blocked:
+            return False
+        if not read_in_blocks(self.graph, node):
+            return False
+        self.images[node.results[0]] = images
         return True
 
     def _is_plain_too(self, slot: Slot) -> bool:
@@ -151,11 +178,17 @@ class _Planner:
     def _work(self, node: Node) -> Work:
         anchor = anchor_of(node)
         outer = outer_values(node)
-        operands = tuple(v if v is None else outer.get(v, v) for v in anchor.operands)
-        return Work(self.graph, node, anchor, operands)
+        operands = [v if v is None else outer.get(v, v) for v in anchor.operands]
+        images = self.images.get(operands[0]) if operands and operands[0] else None
+        if images is not None:
+            operands[0] = images
+        return Work(self.graph, node, anchor, tuple(operands), images is not None)
 
-    def _template(self, work: Work, found: list[Offer], rejected: list[str]) -> None:
-        node = work.node
+    def _template(
+        self, work: Work, found: list[Offer], rejected: list[str], pool: Node | None
+    ) -> None:
+        """A step for the best offer; it computes the pool behind the node too, where there is."""
+        node, last = work.node, pool or work.node
         layout = self.blocked if found[0].blocked else self.plain
         extra = epilogue_inputs(node, work.anchor)
         slots = tuple(self._epilogue_operand(node.operands[i], layout) for i in extra)
@@ -167,7 +200,7 @@ class _Planner:
                 assert value is not None
                 reads.append(self._operand(value, how, offer))
             kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), slots)
-            writes = (Slot(value, layout) for value in node.results)
+            writes = (Slot(value, layout) for value in last.results)
             return Candidate(kernel, (*reads, *slots, *writes))
 
         rivals = [] if self.tuning is None else variants(found, self.machine)
@@ -178,8 +211,10 @@ class _Planner:
             reason, slower = _measured(times)
         step = step_of(node, chosen.kernel.kind, layout, [*slower, *rejected])
         step.reason = reason
-        reads = list(chosen.pointers[: len(chosen.pointers) - len(node.results)])
-        self._emit(chosen.kernel, reads, node, layout, step)
+        if pool is not None:
+            step = with_pool(step, pool)
+        reads = list(chosen.pointers[: len(chosen.pointers) - len(last.results)])
+        self._emit(chosen.kernel, reads, last, layout, step)
 
     def _operand(self, value: Value, how: str, offer: Offer) -> Pointer:
         if how == "packed":

@@ -26,6 +26,7 @@ from cnnir.backends.llvm.kernels.spec import (
     Epilogue,
     KernelCode,
     Place,
+    Strides,
     aligned_empty,
     repeats,
     shares,
@@ -37,6 +38,7 @@ from cnnir.backends.llvm.kernels.winograd_tiling import (
     choose,
     estimate,
     results,
+    tile_kinds,
     tilings,
 )
 
@@ -58,6 +60,8 @@ def reject(spec: ConvSpec) -> str | None:
         return "one tap has nothing to save"
     if not results(height.taps) or not results(width.taps):
         return f"more than {max(PRODUCTS) - 1} taps"
+    if spec.pool and not any(tile_kinds(spec)):
+        return f"no tile holds whole windows of {'x'.join(map(str, spec.pool.window))}"
     return spec.problem()
 
 
@@ -113,7 +117,7 @@ def _summary(g: Geometry) -> str:
     return (
         f"Winograd {form}, {saved:.2g} times fewer products, {tiling.count} of {g.tiles} tiles and "
         f"{tiling.chunk} of {g.spec.out_blocks} blocks an item, {tiling.blocks} blocks x "
-        f"{tiling.pixels} tiles multiplied at once"
+        f"{tiling.pixels} tiles multiplied at once{g.spec.pooled}"
     )
 
 
@@ -269,24 +273,47 @@ class _Emitter:
         return [multiply(b, columns[:width], row) for row in zip(*half, strict=True)]
 
     def store(self, position: tuple[Index, ...], values: list[list[ir.Value]]) -> None:
-        b, g = self.b, self.g
-        (_, width), tile = g.axes, self.tiling.tile
+        b, tile, pool = self.b, self.tiling.tile, self.spec.pool
         image, block, row, column = position
         row, column = b.mul(row, tile[0]), b.mul(column, tile[1])
-        lies = self.spec.y_strides
-        base = b.add(b.mul(block, lies.plane), b.mul(image, lies.image))
-        base = b.add(base, b.mul(b.add(b.mul(row, width.out), column), lies.pixel))
-        y = b.at(self.y, base)
-        bias = None if self.bias is None else b.vload(self.bias, b.mul(block, b.lanes))
+        if self.bias is not None:
+            bias = b.vload(self.bias, b.mul(block, b.lanes))
+            values = [[b.ir.fadd(value, bias) for value in line] for line in values]
+        values = self.finished((image, block, row, column), values)
+        if pool is not None:
+            _, *sides = pool.sides
+            values = pool.of(b, values, (sides[0], sides[1]))
+            row, column = b.div(row, sides[0]), b.div(column, sides[1])
+        width, lies = self.spec.y_sizes[-1], self.spec.y_strides
+        y = b.at(self.y, self.offset(lies, width, (image, block, row, column)))
         for i, line in enumerate(values):
             for j, value in enumerate(line):
-                near = (i * width.out + j) * lies.pixel
-                if bias is not None:
-                    value = b.ir.fadd(value, bias)
-                if self.epilogue is not None:
-                    where = self.coordinates(image, block, b.add(row, i), b.add(column, j))
-                    value = self.epilogue(b, value, Place(b.add(base, near), where, b.lanes))
-                b.vstore(value, y, near)
+                b.vstore(value, y, (i * width + j) * lies.pixel)
+
+    def finished(self, position: tuple[Index, ...], values: list[list[ir.Value]]) -> list[list]:
+        """The results of a tile after the epilogue, which sees the whole result."""
+        epilogue = self.epilogue
+        if epilogue is None:
+            return values
+        b, width, lies = self.b, self.spec.conv_sizes[-1], self.spec.conv_strides
+        image, block, row, column = position
+        base = self.offset(lies, width, position)
+
+        def finish(value: ir.Value, i: int, j: int) -> ir.Value:
+            where = self.coordinates(image, block, b.add(row, i), b.add(column, j))
+            near = (i * width + j) * lies.pixel
+            return epilogue(b, value, Place(b.add(base, near), where, b.lanes))
+
+        return [
+            [finish(value, i, j) for j, value in enumerate(line)] for i, line in enumerate(values)
+        ]
+
+    def offset(self, lies: Strides, width: int, position: tuple[Index, ...]) -> Index:
+        """Where the pixel at (image, block, row, column) of an activation lies."""
+        b = self.b
+        image, block, row, column = position
+        base = b.add(b.mul(block, lies.plane), b.mul(image, lies.image))
+        return b.add(base, b.mul(b.add(b.mul(row, width), column), lies.pixel))
 
     def coordinates(self, image: Index, block: Index, row: Index, column: Index) -> Callable:
         spatial = (row, column) if len(self.spec.sizes) == 2 else (column,)
