@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from cnnir.errors import InputError
+from cnnir.backends.state import State
+from cnnir.errors import BackendError, InputError
 from cnnir.ir import Graph
 from cnnir.tensortype import TensorType
 
@@ -29,6 +30,10 @@ class Buffer:
     space: str
     offset: int
     nbytes: int
+    first: int = -1
+    last: int = -1
+    """First and last step that need its bytes, for what lies in the arena; -1 where that is not
+    known. What lies inside another value (a part of a concatenation) has that one's."""
 
 
 @dataclass(slots=True)
@@ -115,9 +120,28 @@ class Program(ABC):
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs, freshly allocated, for checked inputs in graph order."""
 
+    def advance(self, arrays: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
+        """A run that takes inputs from a state and leaves there what the graph carries over.
+
+        arrays: the checked inputs that have no array in the state. What comes out are the outputs
+        that are not carried, freshly allocated. Runs on one state must not overlap in time.
+        """
+        results = self.run(merged(self.graph, arrays, state))
+        for output, input in self.graph.carried.items():
+            state.arrays[self.graph.inputs[input].name or ""][...] = results[output]
+        return [r for i, r in enumerate(results) if i not in self.graph.carried]
+
     def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
         """Seconds of each step of the plan in one run."""
         raise InputError(f"target {self.plan.target} has no per-step profile")
+
+    forms: ClassVar[Mapping[str, str]] = {}
+    """Form of the program's code that `artifacts` writes -> what it is."""
+
+    def artifacts(self, form: str) -> dict[str, bytes]:
+        """The code in one of `forms`: file name -> content."""
+        listed = ", ".join(self.forms) or "none"
+        raise BackendError(f"target {self.plan.target} has no form {form!r} of code, only {listed}")
 
     def texts(self) -> dict[str, str]:
         """The text in the target's language of each function that a step names."""
@@ -126,6 +150,30 @@ class Program(ABC):
     def close(self) -> None:
         """Free native code and memory; the program cannot run afterwards."""
         return
+
+
+def merged(graph: Graph, arrays: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
+    """All inputs in graph order: those of the state, and the given ones between them."""
+    given, kept = iter(arrays), state.arrays
+    return [kept[v.name or ""] if v.name in kept else next(given) for v in graph.inputs]
+
+
+def split(graph: Graph, arrays: Sequence[np.ndarray]) -> tuple[State, list[np.ndarray]]:
+    """All inputs in graph order as a state, of copies of what is carried, and the others."""
+    carried = set(graph.carried.values())
+    kept = {graph.inputs[i].name or "": arrays[i] for i in carried}
+    return State.of(kept), [a for i, a in enumerate(arrays) if i not in carried]
+
+
+def on_copies(program: Program, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """All outputs of a program that computes the carried ones in place, as `run` gives them."""
+    graph = program.graph
+    state, given = split(graph, arrays)
+    others = iter(program.advance(given, state))
+    names = {output: graph.inputs[input].name or "" for output, input in graph.carried.items()}
+    return [
+        state.arrays[names[i]] if i in names else next(others) for i in range(len(graph.outputs))
+    ]
 
 
 def checked_inputs(graph: Graph, feeds: Mapping[str, Any]) -> list[np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import networkx as nx
+
 from cnnir.backends.base import Step
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
@@ -40,6 +42,22 @@ def anchor_of(node: Node) -> Node:
         if not issubclass(candidate.op, Elementwise):
             return candidate
     return inner[-1]
+
+
+def read_in_place(node: Node) -> set[int]:
+    """Positions of the operands of which a result element needs the one in its own place alone.
+
+    Elementwise nodes and what stands behind an anchor read so, where shapes are equal.
+    """
+    anchor = anchor_of(node)
+    assert anchor.op is not None
+    if issubclass(anchor.op, Elementwise):
+        return set(range(len(node.operands)))
+    body = node.attrs.get("body")
+    if not isinstance(body, Graph):
+        return set()
+    before = {anchor, *nx.ancestors(body.nx, anchor)}
+    return {k for k, v in enumerate(body.inputs) if before.isdisjoint(body.nx.succ[v.node])}
 
 
 def described(node: Node) -> str:

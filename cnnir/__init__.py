@@ -1,15 +1,15 @@
 """cnnir: a graph compiler for convolutional networks.
 
-`compile` a model and call the result; `load` one to look at its graph; `parse` and `evaluate` work
-on graphs as text and as mathematics. `nn` is for nets of your own, `save_onnx` writes any graph.
-`as_matrix`, `local_affine` and others say what a layer or a net is as a map of vectors. Frontends,
-backends and mathematics are imported when first used.
+`compile` a model and call the result; `load` one to look at its graph, `check` what keeps it from
+that; `parse` and `evaluate` work on graphs as text and as mathematics. `nn` is for nets of your
+own, `save_onnx` writes any graph. `as_matrix`, `local_affine` and others say what a layer or a net
+is as a map of vectors. Frontends, backends and mathematics are imported when first used.
 """
 
 import importlib
 from typing import Any
 
-from cnnir.compile import Executable, compile, load, save_onnx
+from cnnir.compile import Executable, check, compile, load, save_onnx
 from cnnir.errors import (
     BackendError,
     Error,
@@ -21,6 +21,7 @@ from cnnir.errors import (
     ParseError,
     PassError,
     RuntimeError,
+    TrainingError,
     UnsupportedError,
 )
 from cnnir.evaluate import evaluate
@@ -50,9 +51,11 @@ __all__ = [
     "PassError",
     "RuntimeError",
     "TensorType",
+    "TrainingError",
     "UnsupportedError",
     "Value",
     "__version__",
+    "check",
     "compile",
     "evaluate",
     "gradient",
@@ -65,6 +68,7 @@ __all__ = [
 
 _MATHEMATICS = (
     "as_matrix",
+    "chain_rule",
     "condition_number",
     "eigenvalues",
     "equivariance",
@@ -77,9 +81,12 @@ _MATHEMATICS = (
 
 
 def __getattr__(name: str) -> Any:
-    """`cnnir.nn` and the functions of `cnnir.mathematics`, imported when first used."""
-    if name in ("nn", "mathematics"):
+    """`cnnir.nn`, `training` with its `Trainer`, and `mathematics` with its functions, imported
+    when first used."""
+    if name in ("nn", "training", "mathematics"):
         return importlib.import_module(f"cnnir.{name}")
+    if name == "Trainer":
+        return importlib.import_module("cnnir.training").Trainer
     if name in _MATHEMATICS:
         return getattr(importlib.import_module("cnnir.mathematics"), name)
     raise AttributeError(f"module 'cnnir' has no attribute {name!r}")

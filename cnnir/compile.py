@@ -7,13 +7,23 @@ This file and `cnnir.load` are the only places that reach frontends and backends
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnnir.errors import BackendError, InputError
+from cnnir.errors import (
+    BackendError,
+    InputError,
+    LimitError,
+    ModelError,
+    Obstacle,
+    UnsupportedError,
+)
 from cnnir.evaluate import shown_outputs, trimmed
 from cnnir.ir import Graph
 
@@ -43,6 +53,20 @@ def load(source: Any, shapes: Shapes | None = None, **limits: Any) -> Graph:
     return importlib.import_module("cnnir.frontends.onnx_import").load(source, shapes, **limits)
 
 
+def check(source: Any, shapes: Shapes | None = None) -> list[Obstacle]:
+    """Everything that keeps an ONNX model from being loaded, at once; nothing where it can be.
+
+    A malformed model has one obstacle: the first defect.
+    """
+    try:
+        load(source, shapes)
+    except UnsupportedError as error:
+        return list(error.obstacles) or [Obstacle("the model", "", 0, (), str(error))]
+    except (ModelError, LimitError) as error:
+        return [Obstacle("the model", "", 0, (), str(error))]
+    return []
+
+
 def save_onnx(source: Any, path: Any, **options: Any) -> None:
     """Write a Graph, or a net with the inputs it was last built for, as an ONNX file.
 
@@ -60,15 +84,15 @@ def _graph(source: Any, shapes: Shapes | None, output: str | None = None) -> Gra
     With `output`, the part of it that gives the tensor of this name.
     """
     if isinstance(source, Graph):
-        return source.clone() if output is None else _explain().cut(source, output)
+        return source.clone() if output is None else _provenance().cut(source, output)
     if callable(trace := getattr(source, "graph", None)):
         graph: Graph = trace(shapes)
-        return graph if output is None else _explain().cut(graph, output)
+        return graph if output is None else _provenance().cut(graph, output)
     return load(source, shapes, outputs=None if output is None else [output])
 
 
-def _explain() -> Any:
-    return importlib.import_module("cnnir.explain")
+def _provenance() -> Any:
+    return importlib.import_module("cnnir.provenance")
 
 
 def compile(
@@ -93,6 +117,26 @@ def compile(
     options: what the target understands; for cpu `features`, `cache`, `precision`, `tune`;
     for cuda `precision`, `cache`.
     """
+    how = recipe(
+        target, threads=threads, passes=passes, verify=verify, snapshots=snapshots, **options
+    )
+
+    def imported(shapes: Shapes | None, output: str | None = None) -> Graph:
+        return _graph(source, shapes, output)
+
+    return Executable(imported, how, shapes, flexible=not isinstance(source, Graph))
+
+
+def recipe(
+    target: str,
+    *,
+    threads: int | None = None,
+    passes: str | None = None,
+    verify: bool = False,
+    snapshots: bool = False,
+    **options: Any,
+) -> Recipe:
+    """How a graph, which is changed on the way, becomes a program; arguments as of `compile`."""
     name, colon, arch = target.partition(":")
     if name not in TARGETS or (colon and name != "cuda"):
         raise BackendError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
@@ -100,19 +144,33 @@ def compile(
         options["arch"] = arch
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, got {threads}")
+    options["threads"] = threads
     backend = importlib.import_module(TARGETS[name])
 
-    def specialise(graph: Graph) -> Specialisation:
-        history: list[Any] = []
-        if backend.OPTIMISE:
-            pipeline = importlib.import_module("cnnir.pipeline")
-            history = pipeline.optimise(graph, passes, verify=verify, snapshots=snapshots)
-        return Specialisation(graph, history, backend.build(graph, threads=threads, **options))
+    return Recipe(backend, passes, {"verify": verify, "snapshots": snapshots}, options)
 
-    def imported(shapes: Shapes | None, output: str | None = None) -> Graph:
-        return _graph(source, shapes, output)
 
-    return Executable(imported, specialise, shapes, flexible=not isinstance(source, Graph))
+@dataclass(frozen=True)
+class Recipe:
+    """How a graph becomes a program: the target's module, the passes, what both are told."""
+
+    backend: Any
+    passes: str | None
+    keep: dict[str, bool]
+    options: dict[str, Any]
+
+    def __call__(self, graph: Graph) -> Specialisation:
+        """Optimise the graph, which is changed, and build it."""
+        history = self.optimise(graph, **self.keep)
+        return Specialisation(graph, history, self.backend.build(graph, **self.options))
+
+    def optimise(self, graph: Graph, **keep: bool) -> list[Any]:
+        """Run the passes, where the target wants them; their records."""
+        if not self.backend.OPTIMISE:
+            return []
+        pipeline = importlib.import_module("cnnir.pipeline")
+        records: list[Any] = pipeline.optimise(graph, self.passes, **keep)
+        return records
 
 
 def _no_entry(*arrays: Any) -> None:
@@ -139,7 +197,7 @@ class Executable:
     def __init__(
         self,
         imported: Callable[..., Graph],
-        specialise: Callable[[Graph], Specialisation],
+        specialise: Recipe,
         shapes: Shapes | None,
         flexible: bool,
     ) -> None:
@@ -201,6 +259,22 @@ class Executable:
         chosen, arrays = self._checked(feeds)
         return chosen.program.profile(arrays)
 
+    def emit(self, folder: str | os.PathLike[str], *forms: str) -> list[Path]:
+        """Write the code of the first shapes into a folder, which is made; the files' paths.
+
+        forms: what the target has: ll, opt, asm and obj for cpu, cu, ptx, cubin, sass, launch and
+        resources for cuda; none means the first of them. Raises BackendError for any other.
+        """
+        program = self._first.program
+        made: dict[str, bytes] = {}
+        for form in forms or tuple(program.forms)[:1]:
+            made |= program.artifacts(form)
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in made.items():
+            (place / name).write_bytes(content)
+        return [place / name for name in made]
+
     def provenance(self, feeds: Mapping[str, Any] | None = None) -> list[Any]:
         """A `Trail` for each source node in each place where it ended: node, step, kernel, text.
 
@@ -210,7 +284,7 @@ class Executable:
         seconds = None if feeds is None else self.profile(feeds)
         graph, history = self._first.graph, self._first.history
         imported = self._imported(self._shapes)
-        rows: list[Any] = _explain().trails(
+        rows: list[Any] = _provenance().trails(
             imported, graph, program.plan, history, program.texts(), seconds
         )
         return rows
@@ -221,18 +295,18 @@ class Executable:
         It has the rewrites that the node went through, the kernel it ended in, and for every rule
         that nearly matched the condition that stopped it. InputError for a name there is not.
         """
-        explain = _explain()
+        known = _provenance()
         imported = self._imported(self._shapes)
-        source = explain.source_of(imported, name)
+        source = known.source_of(imported, name)
         if source is None:  # another name of a tensor, or what no output needs
             imported = self._imported(self._shapes, name)
-            source = explain.source_of(imported, name) or name
+            source = known.source_of(imported, name) or name
         rows = self.provenance(feeds)
-        return explain.story(source, imported, self.history, self.plan, rows)
+        return known.story(source, imported, self.history, self.plan, rows)
 
     def source(self, place: str | int) -> tuple[str, ...]:
         """The source nodes behind a step (its number), a value of `graph.text()`, or a function."""
-        found: tuple[str, ...] = _explain().sources_of(place, self.graph, self.plan)
+        found: tuple[str, ...] = _provenance().sources_of(place, self.graph, self.plan)
         return found
 
     def watch(self, name: str, feeds: Mapping[str, Any]) -> np.ndarray:
@@ -251,6 +325,19 @@ class Executable:
             return value
         finally:
             part.program.close()
+
+    def report(
+        self, path: str | os.PathLike[str], *, title: str | None = None, seconds: float = 2.0
+    ) -> None:
+        """Write all that is known of the model, for its first shapes, as one HTML file.
+
+        It opens offline: the graph after every pass, weights, kernels and their texts, times
+        (measured for about `seconds`, 0 for none), memory. `title`: instead of the graph's name.
+        """
+        reporting = importlib.import_module("cnnir.reporting")
+        imported = self._imported(self._shapes)
+        subject = reporting.subject(self._first, imported, self._specialise, seconds, title)
+        Path(path).write_text(reporting.page(subject), "utf-8")
 
     def close(self) -> None:
         """Free native code and memory of all specialisations."""

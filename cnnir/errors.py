@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 
 class Error(Exception):
@@ -32,13 +33,30 @@ class ModelError(Error):
     """A model file that is malformed: what is wrong, where, and what was wanted."""
 
 
+@dataclass(frozen=True)
+class Obstacle:
+    """One thing that a model asks for and cnnir does not have."""
+
+    where: str
+    """The node, or what else it is: `initializer 'w'`."""
+    operator: str
+    opset: int
+    operands: tuple[str, ...]
+    """Types of the operands, where they are known."""
+    what: str
+    nearest: str = ""
+    """The nearest form that is supported, where there is one."""
+
+
 class UnsupportedError(Error):
     """A valid model that asks for things cnnir does not have. Lists all of them at once."""
 
-    def __init__(self, message: str, items: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, items: Sequence[str] = (), obstacles: Sequence[Obstacle] = ()
+    ) -> None:
         listed = "".join(f"\n  - {item}" for item in items)
         super().__init__(message + listed)
-        self.items = tuple(items)
+        self.items, self.obstacles = tuple(items), tuple(obstacles)
 
 
 class GradientError(Error):
@@ -63,6 +81,10 @@ class InputError(Error):
 
 class RuntimeError(Error, builtins.RuntimeError):
     """A run that met data it cannot work on, such as an index out of range."""
+
+
+class TrainingError(Error):
+    """A training that cannot go on: a loss that is no number."""
 
 
 def quoted(name: str, limit: int = 120) -> str:

@@ -349,7 +349,7 @@ class _Work:
         """The graph with what was asked for as outputs."""
         g = self.g
         if not outputs:
-            g.outputs, g.output_names, g.trims = [], [], {}
+            g.outputs, g.output_names, g.trims, g.carried = [], [], {}, {}
         for name, type, value in named:
             g.output(filled(g, type) if value is None else value, _fresh(name, g.output_names))
         g.sweep()

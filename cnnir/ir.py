@@ -89,6 +89,8 @@ class Graph:
         self.output_names: list[str] = []
         self.trims: dict[int, tuple[int, int]] = {}
         """Output -> (the output that says how much of it counts, along which axis)."""
+        self.carried: dict[int, int] = {}
+        """Output -> the input that it is in the next run: what a training step updates."""
         self.params: dict[str, np.ndarray] = {}
         self._counters: dict[str, int] = {}
         self._sources: tuple[str, ...] = ()
@@ -169,6 +171,25 @@ class Graph:
         if count != TensorType("i64", ()) or not 0 <= axis < cut.rank:
             name = self.output_names[output]
             raise IRError(f"output {name!r}: length {count} along axis {axis} of {cut}")
+
+    def carry(self, output: int, input: int) -> None:
+        """The next run takes this output as that input: a state, kept between runs.
+
+        The graph stays a pure function. Programs may keep states to themselves and compute such an
+        output in the place of its input (`Program.advance`).
+        """
+        self._check_carry(output, input)
+        if input in self.carried.values():
+            raise IRError(f"two outputs are carried to input {self.inputs[input].name!r}")
+        self.carried[output] = input
+
+    def _check_carry(self, output: int, input: int) -> None:
+        if not (0 <= output < len(self.outputs) and 0 <= input < len(self.inputs)):
+            raise IRError(f"output {output} carried to input {input}: there is no such pair")
+        made, taken = self.outputs[output].type, self.inputs[input].type
+        if made != taken:
+            names = f"output {self.output_names[output]!r}", f"input {self.inputs[input].name!r}"
+            raise IRError(f"{names[0]}, {made}, carried to {names[1]}, {taken}: wanted one type")
 
     @contextmanager
     def provenance(self, *sources: str) -> Iterator[None]:
@@ -313,7 +334,7 @@ class Graph:
         copy.inputs = [new[v] for v in self.inputs]
         copy.outputs = [new[v] for v in self.outputs]
         copy.output_names = list(self.output_names)
-        copy.trims = dict(self.trims)
+        copy.trims, copy.carried = dict(self.trims), dict(self.carried)
         return copy
 
     def verify(self) -> None:
@@ -338,6 +359,8 @@ class Graph:
             raise IRError("outputs and output names differ in number")
         for output, (length, axis) in self.trims.items():
             self._check_trim(output, length, axis)
+        for output, input in self.carried.items():
+            self._check_carry(output, input)
         if not nx.is_directed_acyclic_graph(self.nx):
             raise IRError("the graph has a cycle")
 

@@ -228,11 +228,13 @@ def conflicts(steps: Sequence[Access], sizes: Mapping[Key, int], placement: Plac
         return [(at[v], at[v] + sizes[v]) for v in values if v in at and sizes[v]]
 
     outside_writers: dict[Key, int] = {}  # values that lie elsewhere, such as outputs
+    outside_readers: dict[Key, int] = {}
     past: list[tuple[list[tuple[int, int]], list[tuple[int, int]]]] = []
     latest: list[int] = []
     for number, step in enumerate(steps):
         reads, writes = spans(step.reads), spans(step.writes)
         found = max((outside_writers.get(v, -1) for v in (*step.reads, *step.writes)), default=-1)
+        found = max([found, *(outside_readers.get(v, -1) for v in step.writes)])
         for earlier in range(number - 1, found, -1):
             old_reads, old_writes = past[earlier]
             if _touch(reads, old_writes) or _touch(writes, old_writes + old_reads):
@@ -243,6 +245,7 @@ def conflicts(steps: Sequence[Access], sizes: Mapping[Key, int], placement: Plac
         for value in step.writes:
             if value not in placement.offsets:
                 outside_writers[value] = number
+        outside_readers.update((v, number) for v in step.reads if v not in placement.offsets)
     return latest
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from cnnir.errors import Error, IRError, PassError
 from cnnir.ir import Graph
-from cnnir.passes import PASSES, PIPELINES, Pass
+from cnnir.passes import ALIASES, PASSES, PIPELINES, Pass
 from cnnir.records import GraphSize, PassRecord, labelled
 from cnnir.verify import Verifier
 
@@ -82,8 +82,9 @@ def _run(graph: Graph, step: Pass, label: str, size: GraphSize) -> PassRecord:
 
 
 def _outputs(graph: Graph) -> tuple[Any, ...]:
-    """What no pass may change: names, types and trims of the outputs."""
-    return list(graph.output_names), [v.type for v in graph.outputs], dict(graph.trims)
+    """What no pass may change: names, types, trims and states of the outputs."""
+    kept = dict(graph.trims), dict(graph.carried)
+    return list(graph.output_names), [v.type for v in graph.outputs], *kept
 
 
 # ---------------------------------------------------------------- the text of a pipeline
@@ -106,14 +107,20 @@ def parse_pipeline(text: str) -> list[Pass]:
             case ast.Call(func=ast.Name(id=name), args=[], keywords=given):
                 options = {str(k.arg): _literal(k.value, text) for k in given}
                 passes.append(_pass(name, options))
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id=name)) if name in PASSES:
-                passes = [p for p in passes if p.name != name]
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id=name)) if named(name) in PASSES:
+                passes = [p for p in passes if p.name != named(name)]
             case _:
                 raise PassError(f"{ast.unparse(item)!r} is no pass; {_known()}")
     return passes
 
 
+def named(name: str) -> str:
+    """The name that a pass is registered under."""
+    return ALIASES.get(name, name)
+
+
 def _pass(name: str, options: dict[str, Any]) -> Pass:
+    name = named(name)
     if name not in PASSES:
         raise PassError(f"there is no pass {name!r}; {_known()}")
     kind = PASSES[name]

@@ -60,6 +60,7 @@ class _Printer:
         named = self.hints and default != self.graph.output_names
         suffix = f" as {self.graph.output_names!r}" if named else ""
         suffix += f" trim {self.graph.trims!r}" if self.graph.trims else ""
+        suffix += f" carry {self.graph.carried!r}" if self.graph.carried else ""
         yield f"{pad}return {outputs}{suffix}"
         yield "}"
 

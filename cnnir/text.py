@@ -6,7 +6,7 @@
     node   := "%"NAME,+ "=" OP "(" ref,* ")" ["{" (NAME "=" literal),* "}"] [body] ":" type,+
     body   := "body" "(" inputs ")" "{" node* "return" ref,+ "}"
     ref    := "%"NAME | "@"NAME | "none"
-    return := "return" ref,+ ["as" literal] ["trim" literal]         comment := "//" ...
+    return := "return" ref,+ ["as" literal] ["trim" literal] ["carry" literal]   comment := "//" ...
 
 Param arrays are not in the text: they come from `params`, or are drawn at random.
 """
@@ -34,8 +34,10 @@ _NODE = re.compile(
 _RETURN = re.compile(
     rf"return (?P<refs>(?:{_REF.pattern})(?:, (?:{_REF.pattern}))*)"
     r"(?: as (?P<names>.*?))?(?: trim (?P<trims>\{[\d:(), ]*\}))?"
+    r"(?: carry (?P<carried>\{[\d:, ]*\}))?"
 )
 _TRIM = re.compile(r"(\d+): \((\d+), (\d+)\)")
+_CARRY = re.compile(r"(\d+): (\d+)")
 _SPECIAL = {"inf": float("inf"), "nan": float("nan")}
 
 
@@ -137,7 +139,10 @@ class _Reader:
     def _return(self, graph: Graph, names: dict[str, Value | None], line: str) -> None:
         match = _RETURN.fullmatch(line)
         if not match:
-            raise IRError("wanted `return refs as [names] trim {output: (length, axis)}`")
+            raise IRError(
+                "wanted `return refs as [names] trim {output: (length, axis)} "
+                "carry {output: input}`"
+            )
         written = match["names"]
         values = [self._look(names, ref) for ref in _REF.findall(match["refs"])]
         default = [(v and v.name) or f"output{i}" for i, v in enumerate(values)]
@@ -148,6 +153,8 @@ class _Reader:
             graph.output(value, name)
         for trim in _TRIM.findall(match["trims"] or ""):
             graph.trim(*map(int, trim))
+        for carry in _CARRY.findall(match["carried"] or ""):
+            graph.carry(*map(int, carry))
 
     @staticmethod
     def _look(names: dict[str, Value | None], ref: str) -> Value | None:

@@ -70,8 +70,8 @@ class Verifier:
         return [random_inputs(self.graph, self._seed + n, s) for n, s in enumerate(SCALES)]
 
     @cached_property
-    def _sides(self) -> _Sides:
-        return _Sides(self.graph, self.feeds)
+    def _sides(self) -> Sides:
+        return Sides(self.graph, self.feeds)
 
     @contextmanager
     def watching(self, step: str, rewrites: bool = True) -> Iterator[None]:
@@ -133,7 +133,7 @@ def _same(before: Graph, after: Graph) -> bool:
     return kept and before.text() == after.text()
 
 
-class _Sides:
+class Sides:
     """Evaluates both sides of each rewrite, and notes in it by how much they differ.
 
     Values are kept for the rewrites that follow. Where one changes a value by more than rounding,

@@ -15,7 +15,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from cnnir.errors import IRError, LimitError, ModelError, UnsupportedError, quoted
-from cnnir.frontends import onnx_write_compute, onnx_write_moves
+from cnnir.frontends import onnx_write_compute, onnx_write_loss, onnx_write_moves
 from cnnir.frontends.atomic import replacing
 from cnnir.frontends.onnx_import import load
 from cnnir.frontends.onnx_writer import (
@@ -29,7 +29,7 @@ from cnnir.frontends.onnx_writer import (
 )
 from cnnir.ir import Graph, Node, Value
 
-WRITER_FILES = (onnx_write_compute, onnx_write_moves)
+WRITER_FILES = (onnx_write_compute, onnx_write_loss, onnx_write_moves)
 """Importing them registers the ops they write."""
 
 LARGEST_MODEL = 1_900_000_000

@@ -13,7 +13,14 @@ from typing import Any
 
 from onnx import FunctionProto, GraphProto, NodeProto, ValueInfoProto
 
-from cnnir.errors import IRError, LimitError, ModelError, RuntimeError, UnsupportedError, quoted
+from cnnir.errors import (
+    IRError,
+    LimitError,
+    ModelError,
+    RuntimeError,
+    UnsupportedError,
+    quoted,
+)
 from cnnir.frontends import (
     onnx_control,
     onnx_ops_constant,
@@ -40,6 +47,7 @@ from cnnir.frontends.onnx_model import (
     read_model,
     read_opsets,
 )
+from cnnir.frontends.onnx_obstacles import Obstacles
 from cnnir.frontends.onnx_schema import attributes, check_operands, resolved, signature
 from cnnir.frontends.onnx_scope import (
     ABSENT,
@@ -113,7 +121,7 @@ class _Importer:
         self.nodes = 0
         self.made: set[Value] = set()
         self.lengths: dict[Value, tuple[Value, int]] = {}
-        self.missing: dict[str, list[str]] = {}
+        self.obstacles = Obstacles()
         self.located: Exception | None = None
 
     # ------------------------------------------------------------------ graphs
@@ -138,7 +146,7 @@ class _Importer:
         if outputs is not None:
             names, values = list(outputs), [scope.tensor(proto.node, name) for name in outputs]
         if any(value is UNKNOWN for value in values):
-            raise self._unsupported()
+            raise self.obstacles.error()
         for name, value in zip(names, values, strict=True):
             if name in self.graph.output_names:
                 raise ModelError(f"graph output {quoted(name)} is listed twice")
@@ -159,7 +167,7 @@ class _Importer:
         try:
             value: Any = self.graph.param(name, read(what))
         except UnsupportedError as error:
-            value = self._skip(str(error), what)
+            value = self.obstacles.add(str(error), what)
         scope.define(name, value, "initializer")
 
     def _inputs(self, proto: GraphProto, scope: Scope, dimensions: Dimensions) -> None:
@@ -178,7 +186,7 @@ class _Importer:
                 type = dimensions.input_type(declared, self.reader)
                 value: Any = self.graph.input(type, declared.name)
             except UnsupportedError as error:
-                value = self._skip(str(error), described("input", declared.name))
+                value = self.obstacles.add(str(error), described("input", declared.name))
             scope.define(declared.name, value, "graph input")
 
     def _outputs(self, proto: GraphProto, scope: Scope) -> list[Any]:
@@ -229,7 +237,7 @@ class _Importer:
                 results = self._results(node, name, scope)
                 results = self._bound(node, results, where)
         except UnsupportedError as error:
-            self._skip(f"{_operator(node)}: {error}", quoted(name))
+            self.obstacles.add(str(error), quoted(name), node, scope)
         except (IRError, ModelError, RuntimeError, LimitError) as error:
             if error is self.located:
                 raise
@@ -267,20 +275,22 @@ class _Importer:
         operator = OPERATORS.get(f"{domain}.{node.op_type}" if domain else node.op_type)
         if operator is None:
             raise UnsupportedError("the operator is not supported")
+        defaults = {name: known.attributes[name][2] for name in given.keys() - operator.attributes}
+        if refused := [name for name in sorted(defaults) if given[name] != defaults[name]]:
+            said = (f"attribute {n}={given[n]!r}, wanted {defaults[n]!r}" for n in refused)
+            raise UnsupportedError("; ".join(said))
         if any(value is UNKNOWN for value in operands):
             return ()
         if any(value in self.lengths for value in operands):
             raise UnsupportedError(OPEN_LENGTH)
         check_operands(known, [value and value.type for value in operands])
         if len(node.input) < operator.least:
-            raise UnsupportedError(f"opset {opset} with {len(node.input)} inputs")
+            count = f"{len(node.input)} inputs, wanted {operator.least} or more"
+            raise UnsupportedError(f"opset {opset} with {count}")
         operands += [None] * (operator.least - len(operands))
         if any(value is not None for value in operands[operator.most :]):
             raise UnsupportedError(f"input {known.operands[operator.most].name}")
-        for attribute in given.keys() - operator.attributes:
-            if given[attribute] != known.attributes[attribute][2]:
-                raise UnsupportedError(f"attribute {attribute}")
-            del given[attribute]
+        given = {name: value for name, value in given.items() if name not in defaults}
         if absent := sorted(operator.required - given.keys()):
             raise UnsupportedError(f"opset {opset} without the attribute {absent[0]}")
         builder = Builder(
@@ -324,7 +334,7 @@ class _Importer:
         for position, output in enumerate(node.output):
             if position >= len(results):
                 if output and results:
-                    self._skip(f"{_operator(node)}: output {position} is not supported", where)
+                    self.obstacles.add(f"output {position} is not supported", where, node)
                 named.append(UNKNOWN)
                 continue
             value = results[position]
@@ -335,19 +345,6 @@ class _Importer:
                     value = self.graph.param(output, self.graph.params[value.node.attrs["ref"]])
             named.append(value)
         return named
-
-    # ------------------------------------------------------------------ what is missing
-
-    def _skip(self, what: str, where: str) -> Any:
-        self.missing.setdefault(what, []).append(where)
-        return UNKNOWN
-
-    def _unsupported(self) -> UnsupportedError:
-        items = []
-        for what, places in self.missing.items():
-            shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
-            items.append(f"{what} ({len(places)}: {shown})")
-        return UnsupportedError("the model asks for what cnnir does not have:", items)
 
 
 def _inherit(value: Any, name: str) -> None:
@@ -364,11 +361,6 @@ def _constants(node: NodeProto, scope: Scope) -> list[str]:
         if isinstance(value, Value) and value.node.kind == "param":
             found |= dict.fromkeys(value.node.sources)
     return list(found)[:MOST_CONSTANTS]
-
-
-def _operator(node: NodeProto) -> str:
-    domain = f"{quoted(node.domain)[1:-1]}." if default_domain(node.domain) else ""
-    return domain + quoted(node.op_type)[1:-1]
 
 
 def _declared(proto: GraphProto) -> dict[str, ValueInfoProto]:

@@ -3,7 +3,8 @@
     // CASE: what it shows
     // SET c = 0.5              (a param: a number or list; `positive` draws random ones > 0,
                                  `rank 2` kernels of so many vertical and horizontal filters,
-                                 `blocks 2` kernels of so many diagonal blocks)
+                                 `blocks 2` kernels of so many diagonal blocks,
+                                 `shuffled 2` the same with channels in another order)
     graph @m(...) { ... }
     // EXPECT: rule=2           (what fires, how often)
     graph @m(...) { ... }
@@ -28,7 +29,7 @@ from cnnir.tensortype import TensorType
 from cnnir.text import parse
 
 FOLDER = Path(__file__).parent / "golden"
-NAMES = {"inf": np.inf, "sqrt": np.sqrt, "pi": np.pi, "outer": np.outer}
+NAMES = {"inf": np.inf, "sqrt": np.sqrt, "pi": np.pi, "outer": np.outer, "array": np.array}
 """What the expression of a SET may use."""
 
 
@@ -61,6 +62,8 @@ class Case:
             array = _of_rank(int(setting[5:]), type.shape)
         elif setting.startswith("blocks "):
             array = _in_blocks(int(setting[7:]), type.shape)
+        elif setting.startswith("shuffled "):
+            array = _shuffled(_in_blocks(int(setting[9:]), type.shape))
         else:
             array = np.broadcast_to(np.asarray(_number(setting)), type.shape)
         return array.astype(type.numpy)
@@ -94,6 +97,12 @@ def _in_blocks(count: int, shape: tuple[int, ...]) -> np.ndarray:
     array = np.random.default_rng(count).standard_normal(shape)
     blocks = np.kron(np.eye(count), np.ones((shape[0] // count, shape[1] // count)))
     return array * blocks.reshape(*shape[:2], *[1] * (len(shape) - 2))
+
+
+def _shuffled(array: np.ndarray) -> np.ndarray:
+    """Its first two axes in another order."""
+    rng = np.random.default_rng(len(array))
+    return array[rng.permutation(array.shape[0])][:, rng.permutation(array.shape[1])]
 
 
 def _number(text: str) -> object:

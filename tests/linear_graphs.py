@@ -76,6 +76,8 @@ class _Drawer:
             w = w[:1] * self.rng.standard_normal((filters, channels, *(1,) * len(taps)))
         elif pick == 2 and filters % 2 == channels % 2 == 0:
             w[: filters // 2, channels // 2 :] = w[filters // 2 :, : channels // 2] = 0
+            if self.chance(0.5):
+                w = w[self.rng.permutation(filters)][:, self.rng.permutation(channels)]
         elif pick == 3 and channels > 1:
             w[:, self.rng.integers(channels)] = 0
         elif pick == 4 and filters > 1:

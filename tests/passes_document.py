@@ -34,9 +34,11 @@ alone and why, is in `exe.history` and `cnnir inspect model.onnx --json`.
 
 **A pipeline is text**, on the command line (`--passes`) and in `cnnir.compile(model, passes=...)`:
 `inference` is the default, `inference,-fuse` is that without a pass,
-`fold,collapse(max_cost=1.0),separable(tolerance=1e-3)` names passes and gives them options. How to
-write a rule of your own: [add-a-rule.md](add-a-rule.md). What the linear algebra here is good for,
-with times: [examples/collapse_and_split.py](../examples/collapse_and_split.py).
+`fold,collapse(max_cost=1.0),separable(tolerance=1e-3)` names passes and gives them options
+(`affine` is another name of `collapse`). How to write a rule of your own:
+[add-a-rule.md](add-a-rule.md). What the linear algebra here is good for, with times:
+[examples/collapse_and_split.py](../examples/collapse_and_split.py). How to look at what passes
+did, and to verify it: [inspect.md](inspect.md).
 
 **Borders.** A convolution of a convolution is one convolution inside of the image. At its border
 it is one only if what pads the result between the two is what the inner layer would give there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import registries
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from cnnir.cli import app
+from cnnir.ir import Graph, Node, Value
 from cnnir.ops import OPS
+from cnnir.passes import rule_pass
 from cnnir.report.accuracy import accuracy_rows
+from cnnir.rewrite import rule
 
 SHAPE = (1, 3, 8, 8)
 
@@ -152,6 +157,45 @@ def test_inspect_shows_the_graph_at_any_pass(model: str) -> None:
     for record in found["history"]:
         assert cnnir("inspect", model, "--pass", record["pass"])
     assert "conv" in cnnir("inspect", model, "--costs")
+
+
+def test_inspect_verifies_passes_and_rules(model: str) -> None:
+    found = cnnir_json("inspect", model, "--verify")
+    assert 0 <= found["difference"] < 1e-12
+    rules = {row["rule"]: row for row in found["rules"]}
+    assert rules["batch_norm_to_affine"]["kind"] == "reassociating"
+    assert 0 <= rules["batch_norm_to_affine"]["difference"] < 1e-12
+    assert "no pass changes an output by more than" in cnnir("inspect", model, "--verify")
+    assert "no pass and no rewrite changes" in cnnir("inspect", model, "--bisect", "unused")
+
+
+def test_a_bad_rewrite_is_reported_with_files(model: str, tmp_path: Path) -> None:
+    with registries.declared():
+
+        @rule("batch_norm")
+        def forgets_it(g: Graph, node: Node) -> Value | None:
+            """bn(x) => x  [wrong]"""
+            return node.operands[0]
+
+        rule_pass("forgetful", forgets_it)
+        message = failure("inspect", model, "--passes", "forgetful", "--verify")
+        assert "pass forgetful changed output 'scores'" in message and "norm" in message
+        stem = str(tmp_path / "small")
+        message = failure("inspect", model, "--passes", "fold,forgetful", "--bisect", stem)
+    assert "rule forgets_it of pass forgetful at <batch_norm" in message and "on 1 nodes" in message
+    assert onnx.load(f"{stem}.onnx").graph.node[0].op_type == "BatchNormalization"
+    assert "wanted.y0" in np.load(f"{stem}.npz").files
+
+
+def test_inspect_draws_for_graphviz(model: str) -> None:
+    text = cnnir("inspect", model, "--dot")
+    lines = text.splitlines()
+    assert lines[0] == "digraph {" and lines[-1] == "}"
+    nodes = set(re.findall(r"^  (\w+) \[label", text, re.MULTILINE)) - {"graph"}
+    edges = re.findall(r"^  (\w+) -> (\w+) \[label=", text, re.MULTILINE)
+    assert len(edges) == len(nodes) - 1 and {n for edge in edges for n in edge} == nodes
+    assert re.search(r'tooltip="[^"]*norm', text)
+    assert "batch_norm" in cnnir("inspect", model, "--dot", "--pass", "import")
 
 
 def test_why_tells_of_one_node_or_of_all(model: str) -> None:

@@ -1,4 +1,4 @@
-"""The examples that need nothing but cnnir run, in their short form."""
+"""The examples run, in their short form; what they claim of their long form is in their text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,10 +27,53 @@ def test_collapse_and_split(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(thin) == 6 and "7x7" not in " ".join(_kernels(inception))
 
 
+def run_short(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> Any:
+    """What `main` of an example gives in its short form."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](*arguments, short=True)
+
+
+def test_fit_a_blur(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_short("fit_a_blur", monkeypatch) < 1e-2
+
+
+def test_learn_a_flow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_short("learn_a_flow", monkeypatch) < 2
+    assert "a moved field gives a moved result: True" in capsys.readouterr().out
+
+
+def test_train_shapes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert 0 < run_short("train_shapes", monkeypatch, tmp_path) <= 1
+    assert os.listdir(tmp_path) == ["shapes.png"]
+
+
+def test_train_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    assert run_short("train_digits", monkeypatch, tmp_path) > 0.7
+    pictures = ["activations.png", "curves.png", "filters.png", "maps.png"]
+    assert sorted(os.listdir(tmp_path)) == sorted([*pictures, "digits.onnx"])
+
+
+def test_fine_tune(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    assert min(run_short("fine_tune", monkeypatch, tmp_path)) > 0.4
+
+
 def _kernels(section: str) -> list[str]:
     """What the last line of a table says."""
     (line,) = [line for line in section.splitlines() if line.startswith("with ")]
     return line.split(" ms ")[1].strip().split(", ")
+
+
+def test_ask_networkx(capsys: pytest.CaptureFixture[str]) -> None:
+    """ResNet-50: all but the four convolutions of shortcuts are on the longest path."""
+    module = runpy.run_path(str(EXAMPLES / "ask_networkx.py"))
+    module["main"](str(module["RESNET50"]))
+    shown = capsys.readouterr().out
+    assert "critical path: 170 nodes, 7.50 of 8.22 GFLOP" in shown
+    assert "all data goes through 42 nodes" in shown and "reaches 52 of 53" in shown
 
 
 def test_write_a_net(tmp_path: Path) -> None:
@@ -39,3 +83,22 @@ def test_write_a_net(tmp_path: Path) -> None:
     assert "171,354 weights" in run.stdout
     assert "imports as the same graph: True" in run.stdout
     assert sorted(os.listdir(tmp_path)) == ["net.onnx", "weights.npz"]
+
+
+def test_layers_as_matrices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    module = runpy.run_path(str(EXAMPLES / "layers_as_matrices.py"))
+    assert module["main"](tmp_path, short=True) < 1e-3
+    shown = capsys.readouterr().out
+    assert "block circulant with circulant blocks (BCCB), symmetric" in shown
+    assert "singular: it loses frequency" in shown
+    names = ["deblurred.png", "eigenvalues.png", "matrix.png"]
+    assert sorted(os.listdir(tmp_path)) == names
+    assert all((tmp_path / name).stat().st_size > 5000 for name in names)
+
+
+def test_piecewise_affine(capsys: pytest.CaptureFixture[str]) -> None:
+    module = runpy.run_path(str(EXAMPLES / "piecewise_affine.py"))
+    computed, walked = module["main"](short=True)
+    assert computed == walked > 10

@@ -165,6 +165,6 @@ def test_a_kernel_that_is_not_tuned_is_told() -> None:
         "graph @g(%x: f32[1,8,5,5]) {\n  param @w : f32[8,4,3,3]\n"
         "  %y = conv_transpose(%x, @w) {stride=(2, 2)} : f32[1,4,11,11]\n  return %y\n}"
     )
-    plan = cnnir.compile(graph).plan
+    plan = cnnir.compile(graph, passes="none").plan  # one of them would say it as a convolution
     assert any("no tuned kernel" in note and "(2, 2)" in note for note in plan.notes)
     assert "no tuned kernel" in str(plan)

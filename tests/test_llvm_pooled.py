@@ -17,7 +17,7 @@ from cnnir.backends.llvm.kernels import direct_conv, winograd
 from cnnir.backends.llvm.kernels.pooling import Pooling
 from cnnir.backends.llvm.kernels.spec import ConvSpec, Split
 from cnnir.backends.llvm.target import CpuTarget
-from cnnir.explain import trails
+from cnnir.provenance import trails
 
 # ---- kernels
 

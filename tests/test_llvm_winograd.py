@@ -60,6 +60,27 @@ def test_winograd_agrees_over_random_shapes(seed):
         assert conv_error(winograd, spec) < TOLERANCE, spec
 
 
+def wider_sample(pick):
+    """Dilation, groups of whole blocks, a third axis that is not transformed."""
+    lanes, rank = pick(LANES), pick((1, 2, 2, 3, 3))
+    kernel = tuple(pick((3, 5)) for _ in range(rank))
+    sizes = tuple(pick((5, 8, 13, 18)) for _ in range(rank))
+    stride, dilation = [1] * rank, tuple(pick((1, 2, 3, 5)) for _ in range(rank))
+    padding = tuple(pick((0, 1, 2, 4, 6)) for _ in range(2 * rank))
+    groups, channels, filters = pick(((1, 5, 19), (1, 20, 16), (2, 2 * lanes, 4 * lanes)))
+    if rank == 3:
+        kernel, stride[0] = (pick((1, 2, 3)), *kernel[1:]), pick((1, 2))
+    fields = (sizes, kernel, tuple(stride), dilation, padding, groups, False, pick((False, True)))
+    spec = ConvSpec(pick((1, 2)), channels, filters, *fields, lanes)
+    return spec, winograd.reject(spec)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_winograd_agrees_over_dilations_groups_and_depth(seed):
+    for spec in sampled(5, seed, wider_sample):
+        assert conv_error(winograd, spec) < TOLERANCE, spec
+
+
 @pytest.mark.parametrize("tile, error", [((2, 2), 2e-6), ((4, 4), 1e-5), ((6, 6), 5e-5)])
 @pytest.mark.parametrize("count, chunk, blocks, pixels", [(5, 1, 1, 5), (9, 3, 2, 4), (3, 5, 3, 3)])
 def test_every_winograd_tiling_computes_the_same(tile, error, count, chunk, blocks, pixels):
@@ -85,8 +106,7 @@ def test_threads_do_not_decide_how_winograd_rounds():
     ("changes", "words"),
     [
         ({"stride": (2, 1)}, "stride (2, 1)"),
-        ({"dilation": (1, 2)}, "dilation (1, 2)"),
-        ({"groups": 2}, "2 groups"),
+        ({"groups": 2}, "2 groups that are not whole blocks"),
         ({"plain": True}, "not blocked"),
         ({"kernel": (1, 1)}, "one tap"),
         ({"kernel": (3, 9)}, "more than 7 taps"),

@@ -155,6 +155,12 @@ def test_pipeline_text(text: str) -> None:
     assert ("fuse" in [p.name for p in passes]) == text.startswith("fuse")
 
 
+def test_affine_is_another_name_of_collapse() -> None:
+    (given,) = parse_pipeline("affine(max_cost=2)")
+    assert given == parse_pipeline("collapse(max_cost=2.0)")[0]
+    assert "collapse" not in [p.name for p in parse_pipeline("inference,-affine")]
+
+
 def test_none_is_the_default_and_the_empty_one_is_empty() -> None:
     assert optimise(block(), "none") == [] == optimise(block(), [])
     assert [r.name for r in optimise(block())] == [p.name for p in PIPELINES["inference"]]

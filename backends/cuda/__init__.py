@@ -16,7 +16,7 @@ from cnnir.backends.cache import DiskCache
 from cnnir.backends.cuda.compiled import CompiledOnly
 from cnnir.backends.cuda.driver import Gpu
 from cnnir.backends.cuda.emit import emit
-from cnnir.backends.cuda.listing import print_graph
+from cnnir.backends.cuda.listing import kernel_texts, print_graph
 from cnnir.backends.cuda.load import CudaProgram
 from cnnir.backends.cuda.machine import Machine
 from cnnir.backends.cuda.place import place
@@ -24,7 +24,7 @@ from cnnir.backends.cuda.plan import plan
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.ir import Graph
 
-__all__ = ["OPTIMISE", "build", "build_on", "print_graph"]
+__all__ = ["OPTIMISE", "build", "build_on", "kernel_texts", "print_graph"]
 
 OPTIMISE = True
 """Passes run before this backend sees a graph."""

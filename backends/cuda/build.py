@@ -29,16 +29,24 @@ class Built:
         return sum(map(len, self.cubins.values()))
 
 
+_FORM = "registers, spills, shared"
+"""What the line of resources holds."""
+
+
+def whole(text: str) -> str:
+    """The text of a kernel with all that it needs before it."""
+    return "\n".join([DEVICE, PRELUDE, text])
+
+
 def compiled(texts: Mapping[str, str], arch: str, cache: DiskCache | None = None) -> Built:
     """Cubins for an architecture; BackendError where NVRTC is missing or does not compile."""
     version = nvrtc.version()
 
     def one(text: str) -> tuple[bytes, dict[str, Resources]]:
-        whole = "\n".join([DEVICE, PRELUDE, text])
-        key = DiskCache.key_of("nvrtc", version, arch, *nvrtc.OPTIONS, whole)
+        key = DiskCache.key_of("nvrtc", version, arch, *nvrtc.OPTIONS, _FORM, whole(text))
         if cache is not None and (found := cache.get(key)) is not None:
             return _unpacked(found)
-        cubin, log = nvrtc.cubin(whole, arch)
+        cubin, log = nvrtc.cubin(whole(text), arch)
         used = nvrtc.resources(log)
         if cache is not None:
             cache.put(key, _packed(cubin, used))
@@ -53,7 +61,7 @@ def compiled(texts: Mapping[str, str], arch: str, cache: DiskCache | None = None
 
 def _packed(cubin: bytes, used: dict[str, Resources]) -> bytes:
     """What the cache keeps: a line of resources, then the cubin."""
-    lines = {name: [r.registers, r.spilled_bytes] for name, r in used.items()}
+    lines = {name: [r.registers, r.spilled_bytes, r.shared_bytes] for name, r in used.items()}
     return json.dumps(lines).encode() + b"\n" + cubin
 
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from cnnir.backends.base import Plan, Program
 from cnnir.backends.cache import DiskCache
+from cnnir.backends.cuda.artifacts import FORMS, Artifacts
 from cnnir.backends.cuda.build import compiled
 from cnnir.backends.cuda.emit import emit
 from cnnir.backends.cuda.nvrtc import Resources
+from cnnir.backends.cuda.occupancy import occupancy
 from cnnir.backends.cuda.place import place
 from cnnir.backends.cuda.schedule import Code, Schedule
 from cnnir.errors import BackendError
@@ -20,6 +22,8 @@ from cnnir.errors import BackendError
 class CompiledOnly(Program):
     """Cubins for one architecture, and the plan of a run."""
 
+    forms = FORMS
+
     def __init__(self, schedule: Schedule, plan: Plan, cache: DiskCache | None) -> None:
         self.graph, self.plan = schedule.graph, plan
         started = time.perf_counter()
@@ -27,6 +31,7 @@ class CompiledOnly(Program):
         plan.seconds["emit"] = time.perf_counter() - started
         started = time.perf_counter()
         places = place(schedule, self.emitted.codes)
+        self._artifacts = Artifacts(schedule, self.emitted, places, cache)
         plan.seconds["place"] = time.perf_counter() - started
         started = time.perf_counter()
         self.built = compiled(self.emitted.texts, schedule.target.arch, cache)
@@ -35,7 +40,10 @@ class CompiledOnly(Program):
         plan.arena_bytes, plan.constant_bytes = places.arena_bytes, places.constant_bytes
         plan.code_bytes = self.built.nbytes
         plan.notes += self.built.notes
-        tell_resources(plan, self.emitted.codes, self.built.resources)
+        tell_resources(plan, self.emitted.codes, self.built.resources, schedule.target.arch)
+
+    def artifacts(self, form: str) -> dict[str, bytes]:
+        return self._artifacts.files(form) if form in FORMS else super().artifacts(form)
 
     def texts(self) -> dict[str, str]:
         return dict(self.emitted.texts)
@@ -47,13 +55,17 @@ class CompiledOnly(Program):
         )
 
 
-def tell_resources(plan: Plan, codes: Sequence[Code], resources: Mapping[str, Resources]) -> None:
-    """Add to every step what ptxas said, and a note on each that spills."""
+def tell_resources(
+    plan: Plan, codes: Sequence[Code], resources: Mapping[str, Resources], arch: str
+) -> None:
+    """Add to every step what ptxas said and the occupancy, and a note on each that spills."""
     for step, code in zip(plan.steps, codes, strict=True):
         for name, launch in code.launches:
             if (used := resources.get(name)) is None:
                 continue
             step.summary += f", {launch.threads} threads of {used}"
+            if fill := occupancy(launch, used, arch):
+                step.summary += f", {fill}"
             if used.spilled_bytes:
                 names = ", ".join(step.sources) or step.op
                 plan.notes.append(f"{names}: {step.kernel} spills {used.spilled_bytes} bytes")

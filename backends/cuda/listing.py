@@ -32,6 +32,17 @@ def listing(schedule: Schedule, emitted: Emitted, places: Places) -> str:
     return "\n".join([table, "", DEVICE, PRELUDE, *emitted.texts.values()])
 
 
+def kernel_texts(graph: Graph, arch: str = "sm_90", precision: str = "exact") -> dict[int, str]:
+    """CUDA C of each node that a kernel computes, by the node's serial; without the prelude."""
+    schedule = plan(graph, CudaTarget(arch, precision))
+    texts = emit(schedule).texts
+    return {
+        call.step.serial: texts[call.step.symbol]
+        for call in schedule.calls
+        if call.step.symbol in texts and call.step.kernel != "pack"
+    }
+
+
 def _table(schedule: Schedule, emitted: Emitted, places: Places) -> Iterator[str]:
     graph = schedule.graph
     launches = sum(len(code.launches) for code in emitted.codes)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnnir.backends.base import Plan, Program
+from cnnir.backends.cuda.artifacts import FORMS, Artifacts
 from cnnir.backends.cuda.compiled import tell_resources
 from cnnir.backends.cuda.emit import Emitted
 from cnnir.backends.cuda.machine import Machine, Task
@@ -74,6 +75,17 @@ class CudaProgram(Program):
                 self._run()
             self._machine.wait()
             return (time.perf_counter() - started) / repeats
+
+    @property
+    def forms(self) -> dict[str, str]:  # type: ignore[override]
+        """What it can be written out as: emulated kernels have no machine code of a device."""
+        emulated = self._schedule.target.emulated
+        return {k: what for k, what in FORMS.items() if not emulated or k in ("cu", "launch")}
+
+    def artifacts(self, form: str) -> dict[str, bytes]:
+        if form not in self.forms:
+            return super().artifacts(form)
+        return Artifacts(self._schedule, self.emitted, self._places, None).files(form)
 
     def texts(self) -> dict[str, str]:
         return dict(self.emitted.texts)
@@ -148,7 +160,7 @@ class CudaProgram(Program):
         plan.arena_bytes, plan.constant_bytes = places.arena_bytes, places.constant_bytes
         plan.code_bytes = self._binary.nbytes
         plan.notes += self._binary.notes
-        tell_resources(plan, self.emitted.codes, self._binary.resources)
+        tell_resources(plan, self.emitted.codes, self._binary.resources, self._schedule.target.arch)
 
     # ---- running
 

@@ -20,6 +20,8 @@ class Resources:
     registers: int
     spilled_bytes: int
     """Stores to local memory for want of registers."""
+    shared_bytes: int = 0
+    """Shared memory of a block that the text declares itself."""
 
     def __str__(self) -> str:
         spilled = f", {self.spilled_bytes} bytes spilled" if self.spilled_bytes else ""
@@ -44,14 +46,14 @@ def ptx(text: str, arch: str) -> str:
 
 def resources(log: str) -> dict[str, Resources]:
     """Resources by function, from what ptxas told."""
-    found = {}
+    by_name = {}
     for part in log.split("Compiling entry function ")[1:]:
         name = re.match(r"'(\w+)'", part)
-        used = re.search(r"Used (\d+) registers", part)
-        spilled = re.search(r"(\d+) bytes spill stores", part)
-        if name and used:
-            found[name[1]] = Resources(int(used[1]), int(spilled[1]) if spilled else 0)
-    return found
+        patterns = (r"Used (\d+) registers", r"(\d+) bytes spill stores", r"(\d+) bytes smem")
+        counts = [re.search(pattern, part) for pattern in patterns]
+        if name and counts[0]:
+            by_name[name[1]] = Resources(*(int(found[1]) if found else 0 for found in counts))
+    return by_name
 
 
 @cache

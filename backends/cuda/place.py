@@ -9,7 +9,7 @@ error to is a word of its own, in front of the arena.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -100,7 +100,10 @@ def _place_arena(schedule: Schedule, codes: Sequence[Code], places: Places) -> N
     for slot in slots:
         if slot in at:
             places.sources[slot] = ("arena", at[slot])
-            places.buffers.append(_buffer(slot, "arena", at[slot], slot.nbytes))
+            first, last = placement.lives[placement.roots[slot][0]]
+            buffer = _buffer(slot, "arena", at[slot], slot.nbytes)
+            first, last = max(0, first - 1), min(last, len(steps)) - 1  # step 0 here loads inputs
+            places.buffers.append(replace(buffer, first=first, last=last))
     places.inputs = [at[slot] for slot in inputs]
     places.outputs = [at[slot] for slot in schedule.outputs]
     places.scratch = [at.get(key, 0) for key in scratch]

@@ -11,6 +11,7 @@ import os
 import time
 
 from cnnir.backends.base import Plan, Program
+from cnnir.backends.llvm import listing
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.load import LlvmProgram
 from cnnir.backends.llvm.plan import plan
@@ -19,6 +20,8 @@ from cnnir.backends.llvm.tuning import Tuning
 from cnnir.backends.llvm.width import fitted
 from cnnir.errors import BackendError
 from cnnir.ir import Graph
+
+__all__ = ["OPTIMISE", "PRECISIONS", "build", "listing"]
 
 OPTIMISE = True
 """Passes run before this backend sees a graph."""

@@ -27,15 +27,17 @@ class LoopsKernel:
     result: Layout
     lanes: int
     kind: str = "loops"
+    shared: tuple[int, ...] = ()
+    """Pointers, operands first, that may be those of one buffer: computed in place."""
 
     @property
     def key(self) -> Hashable:
         layouts = tuple(map(str, (*self.operands, self.result)))
-        return ("loops", canonical(self.node), layouts, self.lanes)
+        return ("loops", canonical(self.node), layouts, self.lanes, *self.shared)
 
     def emit(self, module: ir.Module, name: str, target: CpuTarget) -> Code:
         kernel = self.lowered()
-        print_kernel(module, kernel, target, name)
+        print_kernel(module, kernel, target, name, self.shared)
         return Code(name, kernel.items, kernel.scratch_bytes, kernel.summary)
 
     def lowered(self) -> Kernel:

@@ -17,6 +17,7 @@ import numpy as np
 
 from cnnir.backends.llvm.program import SLACK, Context
 from cnnir.backends.llvm.threads import aligned
+from cnnir.backends.state import State
 from cnnir.ir import Graph
 from cnnir.tensortype import TensorType
 
@@ -31,13 +32,31 @@ class Frame:
     def __init__(self, graph: Graph, context: Context) -> None:
         self.context = context
         self.pointer = ctypes.c_void_p(context.address)
-        self._inputs = _own([v.type for v in graph.inputs], context.inputs)
-        self._outputs = _own([v.type for v in graph.outputs], context.outputs)
+        self._names = [v.name or "" for v in graph.inputs]
+        self._own = _own([v.type for v in graph.inputs], context.inputs)
+        self._inputs = list(enumerate(self._own))
+        self._state: State | None = None
+        returned = [i for i in range(len(graph.outputs)) if i not in graph.carried]
+        own = _own([v.type for v in graph.outputs], context.outputs)
+        self._outputs = [own[i] if i < len(own) else None for i in returned]
         self._large = [
-            (position, value.type.shape, value.type.numpy)
-            for position, value in enumerate(graph.outputs)
-            if self._outputs[position] is None
+            (position, graph.outputs[position].type.shape, graph.outputs[position].type.numpy)
+            for position, small in zip(returned, self._outputs, strict=True)
+            if small is None
         ]
+
+    def bind(self, state: State | None) -> None:
+        """From now on inputs of these names are in the state; the others come with each call."""
+        if state is self._state:
+            return
+        self._state, self._inputs = state, []
+        for position, (name, own) in enumerate(zip(self._names, self._own, strict=False)):
+            if state is not None and name in state.arrays:
+                self.context.inputs[position] = state.arrays[name].ctypes.data
+            else:
+                self._inputs.append((position, own))
+                if own is not None:
+                    self.context.inputs[position] = own.ctypes.data
 
     def fill(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Put the data of a call in; returns what must stay alive until `results`."""
@@ -46,11 +65,11 @@ class Frame:
             array = fresh(shape, dtype)
             self.context.outputs[position] = array.ctypes.data
             kept.append(array)
-        for position, own in enumerate(self._inputs):
+        for given, (position, own) in zip(arrays, self._inputs, strict=False):
             if own is not None:
-                own[...] = arrays[position]
+                own[...] = given
             else:
-                array = readable(arrays[position])
+                array = readable(given)
                 self.context.inputs[position] = array.ctypes.data
                 kept.append(array)
         return kept
@@ -62,7 +81,7 @@ class Frame:
 
     def own_input(self, position: int) -> int:
         """The address of the frame's array for an input, 0 where it has none."""
-        own = self._inputs[position] if position < len(self._inputs) else None
+        own = self._own[position] if position < len(self._own) else None
         return 0 if own is None else int(own.ctypes.data)
 
     def maker(self) -> Callable[[], Any]:

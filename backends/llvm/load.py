@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnir.backends.base import Plan, Program, Step
+from cnnir.backends.base import Plan, Program, Step, on_copies, split
+from cnnir.backends.llvm.artifacts import FORMS, files
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.emit import Emitted, emit
 from cnnir.backends.llvm.engine import Engine, build
@@ -21,6 +22,7 @@ from cnnir.backends.llvm.program import Context
 from cnnir.backends.llvm.schedule import Schedule
 from cnnir.backends.llvm.threads import pool
 from cnnir.backends.schedule import EXPRESSIONS
+from cnnir.backends.state import State
 from cnnir.errors import BackendError, RuntimeError
 
 SHARING_COST = 70e-6
@@ -68,19 +70,38 @@ class LlvmProgram(Program):
         self._describe()
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if self.graph.carried:
+            return on_copies(self, arrays)
         frame = self._acquire()
         try:
             return self._call(None, arrays, frame)
         finally:
             self._release(frame)
 
-    def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
+    def advance(self, arrays: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
         frame = self._acquire()
         try:
-            self._call(self._profiled, arrays, frame)
+            return self._call(None, arrays, frame, state)
+        finally:
+            self._release(frame)
+
+    def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
+        state, given = split(self.graph, arrays)
+        frame = self._acquire()
+        try:
+            self._call(self._profiled, given, frame, state)
             return frame.context.step_seconds()
         finally:
             self._release(frame)
+
+    forms = FORMS
+
+    def artifacts(self, form: str) -> dict[str, bytes]:
+        return (
+            files(self.code, self._schedule.target, form)
+            if form in FORMS
+            else super().artifacts(form)
+        )
 
     def texts(self) -> dict[str, str]:
         return dict(self.code.kernels)
@@ -98,9 +119,14 @@ class LlvmProgram(Program):
             self._frames = 0
 
     def _call(
-        self, function: int | None, arrays: Sequence[np.ndarray], frame: Frame
+        self,
+        function: int | None,
+        arrays: Sequence[np.ndarray],
+        frame: Frame,
+        state: State | None = None,
     ) -> list[np.ndarray]:
         """A run, or what `function` makes of one."""
+        frame.bind(state)
         kept = frame.fill(arrays)
         if function is not None or self._shared:
             threads = self.threads if self._shared else 1

@@ -1,15 +1,18 @@
-"""The most floating-point work that one core does: what shares of peak are measured against.
+"""The most that the machine does, in operations and in bytes: what shares are measured against.
 
-A loop of independent fused multiply-adds on registers, compiled for the target and timed. Nothing
-in the compiler depends on it (plans must not depend on measurements); reports and benchmarks do.
+A loop of independent fused multiply-adds on registers, compiled for the target and timed; and
+copies between arrays that no cache holds. Nothing in the compiler depends on them (plans must not
+depend on measurements); reports and benchmarks do.
 """
 
 from __future__ import annotations
 
 import ctypes
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import llvmlite.ir as ir
+import numpy as np
 
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.engine import build
@@ -56,6 +59,22 @@ def fma_peak(target: CpuTarget | None = None, seconds: float = 0.05) -> float:
     loop = FmaLoop(target, seconds / SLICES)
     best = max(loop.rate() for _ in range(SLICES))
     loop.close()
+    return best
+
+
+def memory_rate(threads: int, nbytes: int = 1 << 27, rounds: int = 3) -> float:
+    """Bytes a second that `threads` read and write together, copying `nbytes` from place to place.
+
+    Long copies write past the caches, so two bytes move for each one copied.
+    """
+    part = nbytes // threads
+    pairs = [(np.ones(part, np.uint8), np.zeros(part, np.uint8)) for _ in range(threads)]
+    best = 0.0
+    with ThreadPoolExecutor(threads) as workers:
+        for _ in range(rounds + 1):  # the first round touches the pages
+            start = time.perf_counter()
+            list(workers.map(lambda pair: np.copyto(pair[1], pair[0]), pairs))
+            best = max(best, 2 * part * threads / (time.perf_counter() - start))
     return best
 
 

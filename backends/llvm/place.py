@@ -8,7 +8,7 @@ bytes that calls really touch, which earlier call each must wait for.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -98,9 +98,13 @@ def _allocated(nbytes: int, what: str) -> np.ndarray:
 
 
 def _place_results(schedule: Schedule, places: Places) -> None:
-    """Outputs go to the caller's arrays, all else into the arena."""
+    """Outputs go to the caller's arrays, carried ones to their inputs, all else into the arena."""
     roots = {slot: schedule.root(slot)[0] for slot in schedule.slots()}
-    outputs = {schedule.root(slot)[0]: i for i, slot in enumerate(schedule.outputs)}
+    outputs = {
+        schedule.root(slot)[0]: i
+        for i, slot in enumerate(schedule.outputs)
+        if i not in schedule.graph.carried
+    }
     sizes = {
         slot: slot.nbytes + (0 if slot in schedule.aliases else SLACK)
         for slot, root in roots.items()
@@ -108,8 +112,8 @@ def _place_results(schedule: Schedule, places: Places) -> None:
     }  # fmt: skip
 
     def seen(pointer: Pointer) -> Pointer:
-        """What an access touches: an output's own array stands for all its aliases."""
-        if isinstance(pointer, Slot) and roots[pointer] in outputs:
+        """What an access touches: an array of the caller stands for all its aliases."""
+        if isinstance(pointer, Slot) and (roots[pointer] in outputs or pointer not in sizes):
             return roots[pointer]
         return pointer
 
@@ -127,7 +131,9 @@ def _place_results(schedule: Schedule, places: Places) -> None:
             places.buffers.append(_buffer(slot, "output", outputs[root]))
         elif slot in sizes:
             places.sources[slot] = ("arena", placement.offsets[slot])
-            places.buffers.append(_buffer(slot, "arena", placement.offsets[slot]))
+            first, last = placement.lives[placement.roots[slot][0]]
+            buffer = _buffer(slot, "arena", placement.offsets[slot])
+            places.buffers.append(replace(buffer, first=first, last=last))
         elif slot not in places.sources and root in places.sources:
             places.sources[slot] = places.sources[root]
 

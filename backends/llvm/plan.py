@@ -19,8 +19,10 @@ from cnnir.backends.fused import (
     step_of,
 )
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
+from cnnir.backends.llvm.carry import carry
 from cnnir.backends.llvm.flattened import read_in_blocks
 from cnnir.backends.llvm.kernels.spec import Target
+from cnnir.backends.llvm.lanes import first_block, keeps_lanes
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers, variants
 from cnnir.backends.llvm.pooled import pool_behind, pooled, with_pool
@@ -30,7 +32,6 @@ from cnnir.backends.llvm.trial import Candidate
 from cnnir.backends.llvm.tuning import Time, Tuning
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
-from cnnir.ops import Elementwise
 
 PEAK_HZ = 3e9
 """Clock that predictions assume; only the ratios between predictions matter."""
@@ -304,12 +305,29 @@ class _Planner:
         self.schedule.add(kernel, [read], [into], step)
         return into
 
+    def _stays(self, position: int, value: Value) -> bool:
+        """Whether an output is the very input that it is carried to."""
+        carried = self.graph.carried
+        return position in carried and self.graph.inputs[carried[position]] is value
+
+    def _moved(self, made: Slot, into: Slot) -> None:
+        """A copy of one slot into another, which is there already."""
+        node = copy_node(made.value.type)
+        kernel = LoopsKernel(node, (made.layout,), into.layout, self.lanes)
+        step = step_of(node, "pack", into.layout, [])
+        step.op, step.sources = "carry", made.value.node.sources
+        step.reason = "what it replaces is read after it is known, or by the kernel that makes it"
+        self.schedule.add(kernel, [made], [into], step)
+
     def outputs(self) -> None:
-        """Every output row-major, in an array of its own."""
+        """Every output row-major, in an array of its own, or where its input was."""
         aliases = self.schedule.aliases
         # an array of the caller is addressed as a whole, so nothing may have a name for its part
         taken = {outer for inner, (outer, _) in aliases.items() if inner.nbytes != outer.nbytes}
-        for value in self.graph.outputs:
+        for position, value in enumerate(self.graph.outputs):
+            if value.node.kind == "input" and self._stays(position, value):
+                self.schedule.outputs.append(self.home[value])
+                continue
             slot = self._in_layout(value, self.plain)
             root = slot
             while root in aliases:
@@ -318,6 +336,7 @@ class _Planner:
                 slot = root = self._copied(value, self.plain, value.node.sources)
             taken.add(root)
             self.schedule.outputs.append(slot)
+        carry(self.schedule, self._moved)
 
 
 def _predicted(found: list[Offer]) -> tuple[str, list[str]]:
@@ -338,52 +357,3 @@ def _measured(times: list[Time]) -> tuple[str, list[str]]:
         for time in others
     ]
     return f"tuned: {best.seconds * 1e6:.0f} us{following}", slower
-
-
-def first_block(node: Node, lanes: int) -> int | None:
-    """The block of channels with which a slice begins; None for one that is not made of blocks.
-
-    Behind its end there may be other channels in its last block, where pad lanes would be.
-    """
-    shape = _shape(node, 0)
-    if len(shape) < 2 or any(step != 1 for step in node.attrs["steps"]):
-        return None
-    start, size = node.attrs["starts"][1], node.attrs["sizes"][1]
-    others = all(node.attrs["sizes"][k] == shape[k] for k in range(len(shape)) if k != 1)
-    return start // lanes if others and start % lanes == 0 and size else None
-
-
-def keeps_lanes(node: Node, lanes: int) -> bool:
-    """Whether every result channel comes from the same channel of the operands (or from all)."""
-    body = node.attrs.get("body")
-    inner = [n for n in body.order() if n.op] if isinstance(body, Graph) else [node]
-    return all(_keeps_lanes(n, lanes) for n in inner)
-
-
-def _keeps_lanes(node: Node, lanes: int) -> bool:
-    assert node.op is not None
-    attrs, rank = node.attrs, node.results[0].type.rank
-    if issubclass(node.op, Elementwise) or node.name in _WINDOWS:
-        return True
-    match node.name:
-        case "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min" | "reduce_prod":
-            return attrs["keepdims"] and min(attrs["axes"], default=2) >= 2
-        case "resize":
-            return _shape(node, 0)[:2] == node.results[0].type.shape[:2]
-        case "pad":
-            return not any(attrs["padding"][i] for i in (0, 1, rank, rank + 1))
-        case "slice":
-            return _shape(node, 0)[1] == node.results[0].type.shape[1] and attrs["steps"][1] == 1
-        case "concat":
-            sizes = [_shape(node, i)[1] for i in range(len(node.operands))]
-            return attrs["axis"] != 1 or not any(size % lanes for size in sizes[:-1])
-    return False
-
-
-_WINDOWS = ("max_pool", "avg_pool", "lp_pool", "conv", "conv_transpose", "lrn")
-
-
-def _shape(node: Node, position: int) -> tuple[int, ...]:
-    value = node.operands[position]
-    assert value is not None
-    return value.type.shape

@@ -3,10 +3,10 @@
 `cnnir --help` lists the commands in the order of COMMANDS.
 """
 
-from cnnir.cli import analyze, bench, compile, inspect, ops, run, why
+from cnnir.cli import analyze, bench, check, compile, diff, explain, inspect, ops, run, why
 from cnnir.cli.application import app
 
-COMMANDS = (run, compile, bench, inspect, why, analyze, ops)
+COMMANDS = (run, check, compile, bench, inspect, why, diff, analyze, explain, ops)
 
 
 def main() -> None:

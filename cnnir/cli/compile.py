@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,6 +34,15 @@ def compile_(
     threads: Threads = None,
     tune: Tune = False,
     passes: Passes = None,
+    emit: Annotated[
+        str | None,
+        typer.Option(
+            help="Write code: of ll, opt, asm, obj (cpu), cu, ptx, cubin, sass, launch, resources."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of --emit.")] = Path(
+        "emitted"
+    ),
     reasons: Annotated[bool, typer.Option(help="Show why each kernel was taken.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -53,4 +63,8 @@ def compile_(
         Text(plan.sizes_text(exe.plan) + "\n"),
         plan.seconds_table(seconds),
     ]
+    if emit is not None:
+        files = exe.emit(output, *(form.strip() for form in emit.split(",")))
+        found["files"] = [str(file) for file in files]
+        tables.append(Text(f"{len(files)} files written to {output}"))
     show(found, tables, as_json)

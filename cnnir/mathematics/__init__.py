@@ -6,6 +6,7 @@ structure     what kind of matrix that is: Toeplitz, circulant, banded, symmetri
 scales        kernels between resolutions of an image
 spectrum      periodic convolutions by the FFT: eigenvalues, condition number, solving
 pieces        which ops are piecewise linear, and where their pieces meet
+formulas      elementwise ops as formulas, by the algebra they are written in
 regions       a net as the affine map that it is around an input, and the regions of a segment
 
 Everything here works on graphs by evaluating them in f64; it needs scipy, which
@@ -13,6 +14,7 @@ Everything here works on graphs by evaluating them in f64; it needs scipy, which
 """
 
 from cnnir.mathematics import kernels
+from cnnir.mathematics.chain_rule import ChainRule, chain_rule
 from cnnir.mathematics.equivariance import Equivariance, equivariance
 from cnnir.mathematics.operators import AffineOperator, as_matrix
 from cnnir.mathematics.regions import LocalAffine, local_affine, regions_on_segment
@@ -22,10 +24,12 @@ from cnnir.mathematics.structure import Structure
 
 __all__ = [
     "AffineOperator",
+    "ChainRule",
     "Equivariance",
     "LocalAffine",
     "Structure",
     "as_matrix",
+    "chain_rule",
     "condition_number",
     "eigenvalues",
     "equivariance",

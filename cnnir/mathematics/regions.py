@@ -58,7 +58,7 @@ def local_affine(source: Any, x: Any) -> LocalAffine:
     net = Piecewise(graph_of(source, (x.shape,)))
     net.check(x)
     matrix = jacobian(net.graph, x)
-    (y,) = evaluate(net.graph, [x], "f64")
+    y = net(x)
     shift = y - (matrix @ x.ravel()).reshape(y.shape)
     return LocalAffine(matrix, shift, net.pattern(x), net, x)
 
@@ -108,6 +108,10 @@ class Piecewise:
         """InputError unless x has the input's shape."""
         if x.shape != self.input.type.shape:
             raise InputError(f"x has shape {list(x.shape)}, wanted {list(self.input.type.shape)}")
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """What the net gives, in f64."""
+        return evaluate(self.graph, [x], "f64")[0]
 
     def pattern(self, x: np.ndarray) -> dict[str, list[np.ndarray]]:
         """The piece of every element of every piecewise node, by the names of the nodes."""

@@ -23,6 +23,7 @@ from cnnir.passes.recognise import Recognise
 from cnnir.passes.reshape_transpose import ReshapeTranspose
 from cnnir.passes.separable import Separable
 from cnnir.passes.siblings import Siblings
+from cnnir.passes.transposed import Transposed
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {
     "inference": (
@@ -39,6 +40,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         Commute(),
         Parallel(),
         Collapse(),
+        Transposed(),
         Grouped(),
         Separable(),
         Decompose(),
@@ -53,4 +55,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
 }
 """Named lists of passes. `inference` is what `compile` runs by default."""
 
-__all__ = ["PASSES", "PIPELINES", "Pass", "RulePass", "rule_pass"]
+ALIASES = {"affine": "collapse"}
+"""Other names of passes, in the text of pipelines."""
+
+__all__ = ["ALIASES", "PASSES", "PIPELINES", "Pass", "RulePass", "rule_pass"]

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnir.ir import Graph, Node, Value
-from cnnir.ops import Elementwise
 from cnnir.passes.base import RulePass
 from cnnir.passes.linear import is_constant, window_of
 from cnnir.passes.paying import cost_of, prospect, ratio, work
+from cnnir.passes.strides import steps_into_layer, stride_into_layer, stride_of_all_readers
 from cnnir.rewrite import Result, accept, decline, other_uses, rule
 from cnnir.tensortype import TensorType
 
@@ -198,101 +198,6 @@ def _cut_axes(node: Node, x: TensorType) -> list[int]:
     ]
 
 
-# ---------------------------------------------------------------- strides
-
-
-@rule("conv", "avg_pool", "max_pool")
-def stride_into_layer(g: Graph, node: Node) -> Result:
-    """conv1x1(f(conv(x, w)), v) {stride=s} => conv1x1(f(conv(x, w) {stride *= s}), v)
-
-    The results that the stride passes over are not computed. The inner layer is a conv or a pool,
-    f any chain of elementwise ops with constants that do not differ from position to position.
-    [kernel 1 wherever the stride is not 1, no padding, inner results have no other use]
-    """
-    steps = _skips(node)
-    y = node.operands[0]
-    if steps is None or y is None:
-        return None
-    made = _strided(g, y, steps, node)
-    if isinstance(made, str):
-        return decline(node, made)
-    value = g.add(node.name, made, *node.operands[1:], **node.attrs | {"stride": ()})
-    return value if value.type == node.results[0].type else None
-
-
-@rule("slice")
-def steps_into_layer(g: Graph, node: Node) -> Result:
-    """slice(f(conv(x, w)), every s-th position) => f(conv(x, w) {stride *= s})
-
-    For pools as well; f any chain of elementwise ops.
-    [the slice begins at 0 and takes all channels, inner results have no other use]
-    """
-    y = node.operands[0]
-    assert y is not None
-    steps = node.attrs["steps"]
-    if y.type.rank < 3 or min(steps) < 1 or set(steps) == {1} or any(node.attrs["starts"]):
-        return None
-    wanted = tuple(-(-n // s) for n, s in zip(y.type.shape, steps, strict=True))
-    if set(steps[:2]) != {1} or node.attrs["sizes"] != wanted:
-        return decline(node, "it takes more than every so many positions")
-    made = _strided(g, y, steps[2:], node)
-    return decline(node, made) if isinstance(made, str) else made
-
-
-def _skips(node: Node) -> tuple[int, ...] | None:
-    """The strides of a window that reads only every so many positions; None for any other."""
-    w = node.operands[1] if node.name == "conv" else None
-    kernel = node.attrs["kernel"] if w is None else w.type.shape[2:]
-    stride = node.attrs["stride"]
-    if not stride or set(stride) == {1} or any(node.attrs["padding"]):
-        return None
-    if any(s > 1 and k > 1 for s, k in zip(stride, kernel, strict=True)):
-        return None
-    # an axis of stride 1 keeps whatever kernel it has
-    return stride
-
-
-def _strided(g: Graph, y: Value, steps: tuple[int, ...], by: Node) -> Value | str:
-    """Every so many positions of a value, computed alone; or why it cannot be."""
-    chain: list[Node] = []
-    while True:
-        if not g.sole_user(y):
-            return other_uses(g, y, by=by)
-        layer = y.node
-        if layer.name in ("conv", "avg_pool", "max_pool"):
-            break
-        following = _through(g, layer)
-        if following is None:
-            return f"{layer.name} has no stride of its own"
-        chain.append(layer)
-        y, by = following, layer
-    own = layer.attrs["stride"] or (1,) * len(steps)
-    stride = tuple(a * b for a, b in zip(own, steps, strict=True))
-    wanted = tuple(-(-n // s) for n, s in zip(y.type.shape[2:], steps, strict=True))
-    made = g.add(layer.name, *layer.operands, **layer.attrs | {"stride": stride})
-    if made.type.shape[2:] != wanted:
-        return "its last window runs over the end"
-    for node in reversed(chain):
-        operands = (made if v is y else v for v in node.operands)
-        y, made = node.results[0], g.add(node.name, *operands, **node.attrs)
-    return made
-
-
-def _through(g: Graph, node: Node) -> Value | None:
-    """The operand of an elementwise op that differs between positions; None unless just one."""
-    if node.op is None or not issubclass(node.op, Elementwise) or len(node.results) != 1:
-        return None
-    shape = node.results[0].type.shape
-    varying = [v for v in node.operands if v is not None and v.type.shape == shape]
-    others = [v for v in node.operands if v is not None and v.type.shape != shape]
-    rank = len(shape)
-    for v in others:
-        padded = (1,) * (rank - v.type.rank) + v.type.shape
-        if any(n != 1 for n in padded[2:]):
-            return None
-    return varying[0] if len(varying) == 1 and rank > 2 else None
-
-
 @dataclass(frozen=True)
 class Commute(RulePass):
     """Work on less: pool, average, cut and skip before a layer, enlarge after it."""
@@ -306,5 +211,6 @@ class Commute(RulePass):
         slice_of_filters,
         slice_of_columns,
         stride_into_layer,
+        stride_of_all_readers,
         steps_into_layer,
     )

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnir.evaluate import evaluate_node
-from cnnir.ir import Graph, Node, Value
-from cnnir.ops import Elementwise
+from cnnir.ir import Graph, Node
 from cnnir.passes.base import RulePass
+from cnnir.passes.channels import Chain, chain_before, picked, taken
 from cnnir.passes.constants import rounded
 from cnnir.passes.factor import block_groups, diagonal_blocks, tap_range
 from cnnir.passes.linear import weights, window_of
 from cnnir.passes.paying import cost_of, prospect, ratio, work
+from cnnir.passes.permuted import find_permuted_groups, permutation_into_weights
 from cnnir.passes.windows import Window
 from cnnir.rewrite import Result, accept, decline, rule
 
@@ -110,15 +111,6 @@ def trim_kernel(g: Graph, node: Node) -> Result:
 # ---------------------------------------------------------------- channels that do nothing
 
 
-@dataclass(frozen=True)
-class _Chain:
-    """A convolution, elementwise ops on its result, and the convolution that reads them."""
-
-    inner: Node
-    between: tuple[Node, ...]
-    """First to last."""
-
-
 @rule("conv", kind="reassociating")
 def drop_dead_channels(g: Graph, node: Node) -> Result:
     """conv(f(conv(x, w, b)), v) => conv(f(conv(x, w', b')), v') without channels that do nothing
@@ -131,7 +123,7 @@ def drop_dead_channels(g: Graph, node: Node) -> Result:
     window = window_of(node)
     if window is None or node.name != "conv":
         return None
-    found = _chain(g, node)
+    found = chain_before(g, node)
     if found is None:
         return None
     raw = [g.array(n.operands[1]) for n in (node, found.inner)]
@@ -157,37 +149,7 @@ def drop_dead_channels(g: Graph, node: Node) -> Result:
     return _without(g, node, found, dead, np.where(still & ~unread, level, 0.0))
 
 
-def _chain(g: Graph, node: Node) -> _Chain | None:
-    between: list[Node] = []
-    y = node.operands[0]
-    while y is not None and g.sole_user(y):
-        if y.node.name == "conv":
-            return _Chain(y.node, tuple(between[::-1])) if window_of(y.node) else None
-        step = _by_channel(g, y.node)
-        if step is None:
-            return None
-        between.append(y.node)
-        y = step
-    return None
-
-
-def _by_channel(g: Graph, node: Node) -> Value | None:
-    """The operand of an elementwise op whose others are constants of one number a channel."""
-    if node.op is None or not issubclass(node.op, Elementwise) or len(node.results) != 1:
-        return None
-    type, found = node.results[0].type, []
-    for value in node.operands:
-        array = g.array(value)
-        if value is None or (array is None and value.type != type):
-            return None
-        if array is None:
-            found.append(value)
-        elif array.size > 1 and array.shape != (1, type.shape[1], *(1,) * (type.rank - 2)):
-            return None
-    return found[0] if len(found) == 1 else None
-
-
-def _constant_channels(g: Graph, chain: _Chain, still: np.ndarray) -> np.ndarray:
+def _constant_channels(g: Graph, chain: Chain, still: np.ndarray) -> np.ndarray:
     """f(b) of each channel, and 0 where the filter is not zero."""
     channels, rank = len(still), chain.inner.results[0].type.rank
     bias = g.array(chain.inner.operands[2]) if len(chain.inner.operands) > 2 else None
@@ -199,17 +161,12 @@ def _constant_channels(g: Graph, chain: _Chain, still: np.ndarray) -> np.ndarray
     return np.where(still, level.reshape(-1), 0.0)
 
 
-def _without(g: Graph, node: Node, chain: _Chain, dead: np.ndarray, level: np.ndarray) -> Result:
+def _without(g: Graph, node: Node, chain: Chain, dead: np.ndarray, level: np.ndarray) -> Result:
     """Both convolutions and what is between without dead channels of this constant level."""
     kept, inner = np.flatnonzero(~dead), chain.inner
-    x, w, *bias = inner.operands
-    parts = [_taken(g, p, kept, 0) for p in (w, *bias)]
-    value = g.add("conv", x, *parts, **inner.attrs)
-    for step in chain.between:
-        operands = [value if g.array(p) is None else _taken(g, p, kept, 1) for p in step.operands]
-        value = g.add(step.name, *operands, **step.attrs)
+    value = picked(g, chain, kept)
     v = node.operands[1]
-    outer = [_taken(g, v, kept, 1), *node.operands[2:]]
+    outer = [taken(g, v, kept, 1), *node.operands[2:]]
     if level.any():
         sums = weights(g, v).sum(tuple(range(2, v.type.rank))) @ level  # type: ignore[union-attr]
         given = weights(g, node.operands[2]) if len(node.operands) > 2 else 0.0
@@ -227,18 +184,15 @@ def _without(g: Graph, node: Node, chain: _Chain, dead: np.ndarray, level: np.nd
     return accept(node, made, f"{dead.sum()} of {dead.size} channels go: {ratio(after, before)}")
 
 
-def _taken(g: Graph, value: Value | None, kept: np.ndarray, axis: int) -> Value:
-    """A param with some of its channels; one number for all stays."""
-    array = g.array(value)
-    assert array is not None and value is not None
-    if array.size == 1 or array.shape[axis] == 1:
-        return value
-    return g.param(value.name or "w", np.take(array, kept, axis))
-
-
 @dataclass(frozen=True)
 class Grouped(RulePass):
     """Say what zeros in the weights mean: groups, smaller kernels, fewer channels."""
 
     name = "grouped"
-    rules = (drop_dead_channels, trim_kernel, find_groups)
+    rules = (
+        drop_dead_channels,
+        trim_kernel,
+        find_groups,
+        find_permuted_groups,
+        permutation_into_weights,
+    )

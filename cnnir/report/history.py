@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from cnnir.errors import PassError
+from cnnir.ir import Graph
 from cnnir.records import PassRecord, difference
 from cnnir.report.table import Column, duration, number, scaled, size, table
 
@@ -35,7 +36,10 @@ def history_rows(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
 
 def history_table(records: Sequence[PassRecord]) -> Table:
     """The passes; nodes and costs are those after each, `left alone` counts what was declined."""
-    rows = [row | row["after"] for row in history_rows(records)]
+    rows = [
+        row | row["after"] | {"left": len(record.declined) or None}
+        for row, record in zip(history_rows(records), records, strict=True)
+    ]
     columns = [
         Column("pass", "pass"),
         Column("fired", "rewrites", _counts, wrap=True),
@@ -45,11 +49,37 @@ def history_table(records: Sequence[PassRecord]) -> Table:
         number("bytes", "moved", size),
         number("params", "weights", scaled),
         number("seconds", "time", duration),
-        Column("declined", "left alone", _declined_text, wrap=True),
+        number("left", "left alone"),
     ]
     if any(row["difference"] is not None for row in rows):
         columns.append(number("difference", "values changed by", "{:.1e}".format))
     return table("passes", columns, rows)
+
+
+def declined_rows(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
+    """A row for each reason for which a rule of a pass left something alone."""
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for record in records:
+        for told in record.declined:
+            row = rows.setdefault(
+                (record.label, told.rule, told.reason),
+                {"pass": record.label, "rule": told.rule, "reason": told.reason, "times": 0},
+            )
+            row["times"] += 1
+            row.setdefault("where", told.sources[0] if told.sources else told.node)
+    return list(rows.values())
+
+
+def declined_table(records: Sequence[PassRecord]) -> Table:
+    """The rows of `declined_rows`, each with the first node it is true of."""
+    columns = [
+        Column("pass", "pass"),
+        Column("rule", "rule"),
+        number("times", "times"),
+        Column("reason", "left alone because", wrap=True),
+        Column("where", "such as", wrap=True),
+    ]
+    return table("left alone", columns, declined_rows(records))
 
 
 def rule_rows(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
@@ -99,21 +129,28 @@ def text(imported: str, records: Sequence[PassRecord], label: str | None, diff: 
     """
     names = ["import", *(record.label for record in records)]
     texts = [imported, *(record.text or "" for record in records)]
-    if label is not None and label not in names:
-        raise PassError(f"no pass {label!r} ran; there are {', '.join(names)}")
-    last = len(texts) - 1 if label is None else names.index(label)
+    last = len(texts) - 1 if label is None else _position(records, label)
     if not diff:
         return texts[last]
     first = 0 if label is None else max(0, last - 1)
     return difference(texts[first], texts[last], (names[first], names[last])) or "nothing changed"
 
 
+def graph(imported: Graph, records: Sequence[PassRecord], label: str) -> Graph:
+    """The graph after a pass, of records with snapshots; `import` for the one before them."""
+    position = _position(records, label)
+    kept = imported if position == 0 else records[position - 1].graph
+    assert kept is not None
+    return kept
+
+
+def _position(records: Sequence[PassRecord], label: str) -> int:
+    """Which of the graphs a label stands for: 0 is the imported one. PassError for none."""
+    names = ["import", *(record.label for record in records)]
+    if label not in names:
+        raise PassError(f"no pass {label!r} ran; there are {', '.join(names)}")
+    return names.index(label)
+
+
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _declined_text(declined: list[dict[str, Any]]) -> str:
-    """Each reason with how often it came."""
-    reasons = [f"{d['rule']}: {d['reason']}" for d in declined]
-    counted = {reason: reasons.count(reason) for reason in reasons}
-    return "; ".join(f"{count} x {reason}" for reason, count in counted.items())

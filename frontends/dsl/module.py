@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,13 +204,18 @@ class Module(metaclass=_Declared):
 
     @boundary
     def trace(
-        self, *shapes: Shape | Mapping[str, Shape] | None, training: bool = False, seed: int = 0
+        self,
+        *shapes: Shape | Mapping[str, Shape] | None,
+        training: bool = False,
+        seed: int = 0,
+        then: Callable[[Any, Trace], Any] | None = None,
     ) -> Traced:
         """The net as a graph for inputs of these shapes, with its weights by name.
 
         shapes: one an input of `forward`: (1, 3, 32, 32), "u8[1,3,32,32]", or one dict by name.
         None means those of `build`, or else of the first time. training: with batch statistics
-        and dropout. seed: of the weights that do not exist yet.
+        and dropout. seed: of the weights that do not exist yet. then: makes the outputs from what
+        `forward` gave, such as a loss.
         """
         inputs = self._inputs(shapes)
         graph = Graph(type(self).__name__)
@@ -218,6 +223,7 @@ class Module(metaclass=_Declared):
         tensors = [Tensor(trace, graph.input(type, name)) for name, type in inputs.items()]
         try:
             result = self(*tensors)
+            result = then(result, trace) if then else result
             for name, tensor in _outputs(result, self):
                 graph.output(tensor.value, name)
         except BaseException:
@@ -258,7 +264,7 @@ class Module(metaclass=_Declared):
                     "them once, such as net.build((1, 3, 32, 32))"
                 )
             return self._state.inputs
-        names, least = _input_names(self)
+        names, least = input_names(self)
         if len(shapes) == 1 and isinstance(shapes[0], Mapping):
             given = dict(shapes[0])
             if unknown := [n for n in given if n not in names]:
@@ -286,7 +292,7 @@ def _type(shape: Any) -> TensorType:
         ) from None
 
 
-def _input_names(module: Module) -> tuple[list[str], int]:
+def input_names(module: Module) -> tuple[list[str], int]:
     """What forward calls its inputs, and how many of them it needs."""
     parameters = inspect.signature(module.forward).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -29,19 +29,40 @@ CONSTANT = "constant"
 """What params of the graph are called that are no weights."""
 
 
-@dataclass
+class Home:
+    """Where training keeps a weight and updates it; what `Parameter.array` then reads."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array, self._copy = array, read_only(array.copy())
+
+    def read(self) -> np.ndarray:
+        """The weight as it is now, in an array that stays as it is."""
+        if not np.array_equal(_bytes(self._copy), _bytes(self._array)):
+            self._copy = read_only(self._array.copy())
+        return self._copy
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
+
+
 class Parameter:
     """A weight of a layer: its array, which nobody writes to, and how it began."""
 
-    array: np.ndarray
-    trainable: bool
-    init: Initialiser
-    fans: Fans
+    def __init__(self, array: np.ndarray, trainable: bool, init: Initialiser, fans: Fans) -> None:
+        self.type = TensorType.of(array)
+        self.trainable, self.init, self.fans = trainable, init, fans
+        self._array = array
+        self.home: Home | None = None
 
     @property
-    def type(self) -> TensorType:
-        """Element type and shape."""
-        return TensorType.of(self.array)
+    def array(self) -> np.ndarray:
+        """The weight as it is now; setting it ends what training knows of it."""
+        return self._array if self.home is None else self.home.read()
+
+    @array.setter
+    def array(self, array: np.ndarray) -> None:
+        self._array, self.home = array, None
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Transposed convolution whose windows do not overlap (stride = kernel), onto Blocked(V).
 
 That is a 1x1 convolution to filters x taps channels, whose results go to stride-spaced places: the
-loops of direct_conv.py with another store. Overlapping windows are left to the loop printer.
+loops of direct_conv.py with another store. Overlapping windows with
+constant weights never come here: a pass says them as convolutions. Others are for the loop printer.
 """
 
 from __future__ import annotations

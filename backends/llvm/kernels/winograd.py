@@ -1,6 +1,8 @@
 """Winograd convolution F(m x m', r x r') onto Blocked(V): fewer products than taps times results.
 
-For stride 1, no dilation and no groups, in one or two dimensions. A work item is (range of tiles,
+For stride 1, and groups of whole blocks of channels. A third axis in front is not transformed: its
+taps are so many more channels, of other slices. Results one dilation apart are a phase, which is a
+convolution by itself: each tile belongs to one. A work item is (range of tiles,
 chunk of output blocks) and does three things within its scratch, which is meant to stay in L2: it
 transforms its tiles of input, for all channels; multiplies, for each of the n x n' products of a
 tile, transformed weights by tiles (the micro-kernel, whose pixels are tiles); and transforms back.
@@ -13,6 +15,7 @@ precision rules it out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import llvmlite.ir as ir
 import numpy as np
@@ -21,7 +24,6 @@ from cnnir.backends.llvm.builder import Builder, Condition, Index
 from cnnir.backends.llvm.kernels.microkernel import Reduction, Tile, accumulate
 from cnnir.backends.llvm.kernels.small_matrix import multiply
 from cnnir.backends.llvm.kernels.spec import (
-    Axis,
     ConvSpec,
     Epilogue,
     KernelCode,
@@ -47,19 +49,20 @@ __all__ = ["ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "reject",
 
 def reject(spec: ConvSpec) -> str | None:
     """Why this template cannot serve, or None."""
-    depth, height, width = spec.axes()
-    if depth.taps > 1 or depth.size > 1:
-        return "three spatial axes"
-    if spec.groups > 1:
-        return f"{spec.groups} groups"
+    _, height, width = spec.axes()
+    sizes = (spec.channels // spec.groups, spec.filters // spec.groups)
+    if spec.groups > 1 and any(size % spec.lanes for size in sizes):
+        return f"{spec.groups} groups that are not whole blocks"
     if spec.plain:
         return "input is not blocked"
-    if any(axis.stride > 1 or axis.dilation > 1 for axis in (height, width)):
-        return f"stride {spec.stride}, dilation {spec.dilation}"
+    if any(axis.stride > 1 for axis in (height, width)):
+        return f"stride {spec.stride}"
     if height.taps * width.taps == 1:
         return "one tap has nothing to save"
     if not results(height.taps) or not results(width.taps):
         return f"more than {max(PRODUCTS) - 1} taps"
+    if spec.pool and max(height.dilation, width.dilation) > 1:
+        return "pooling and dilation"
     if spec.pool and not any(tile_kinds(spec)):
         return f"no tile holds whole windows of {'x'.join(map(str, spec.pool.window))}"
     return spec.problem()
@@ -68,12 +71,13 @@ def reject(spec: ConvSpec) -> str | None:
 def pack(weights: np.ndarray, spec: ConvSpec, tiling: Tiling) -> np.ndarray:
     """w[O,C,*kernel], transformed, in the order in which the kernel reads it.
 
-    [chunk][product][tile of blocks][channel][block in the tile][V]; filters beyond the last are
-    zero.
+    [chunk][product][tile of blocks][tap of depth][channel][block in the tile][V]; filters beyond
+    the last are zero.
     """
-    g, lanes, channels = Geometry(spec, tiling), spec.lanes, spec.channels
+    g, lanes, channels = Geometry(spec, tiling), spec.lanes, Geometry(spec, tiling).channels
     rows, columns = (t.taps for t in g.transforms)
-    taps = weights.reshape(spec.filters, channels, rows.shape[1], columns.shape[1])
+    taps = weights.reshape(spec.filters, -1, g.depth.taps, rows.shape[1], columns.shape[1])
+    taps = taps.swapaxes(1, 2).reshape(spec.filters, channels, *taps.shape[3:])
     filters = np.zeros((g.products, spec.out_blocks * lanes, channels), np.float32)
     small = np.einsum("ocij,qj->qoci", taps, columns, optimize=True)
     for p, row in enumerate(rows):
@@ -121,6 +125,16 @@ def _summary(g: Geometry) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Position:
+    """Image and slice of a tile; its phase, and its place in that, along rows and columns."""
+
+    image: Index
+    slice: Index
+    phase: tuple[Index, Index]
+    tile: tuple[Index, Index]
+
+
 class _Emitter:
     """The three steps of a work item."""
 
@@ -139,61 +153,76 @@ class _Emitter:
         # The last item starts earlier where the tiles do not divide: it repeats some of another's.
         self.first = b.min(b.mul(part, self.tiling.count), g.tiles - self.tiling.count)
         self.chunk = chunk
+        self.group, _ = b.unflatten(chunk, [self.spec.groups, g.chunks // self.spec.groups])
         b.vstore(b.splat(0.0), self.zeros)
-        with b.loop(self.spec.in_blocks) as block, b.loop(self.tiling.count) as tile:
-            self.transform_input(block.index, tile.index)
+        with b.loop(g.planes) as plane, b.loop(self.tiling.count) as tile:
+            self.transform_input(plane.index, tile.index)
         with b.loop(g.products) as product:
             self.multiply(product.index)
         with b.loop(self.tiling.chunk) as block, b.loop(self.tiling.count) as tile:
             self.transform_results(block.index, tile.index)
 
-    def position(self, tile: Index) -> list[Index]:
-        """Image, row and column of tiles."""
-        return self.b.unflatten(self.b.add(self.first, tile), [self.spec.batch, *self.g.grid])
+    def position(self, tile: Index) -> _Position:
+        """Where a tile of this item belongs."""
+        numbers = self.b.unflatten(self.b.add(self.first, tile), self.g.extents)
+        image, slice, phase, row, other, column = numbers
+        return _Position(image, slice, (phase, other), (row, column))
 
     # ---- first step
 
-    def transform_input(self, block: Index, tile: Index) -> None:
+    def transform_input(self, plane: Index, tile: Index) -> None:
         b, g = self.b, self.g
         rows, columns = (t.inputs for t in g.transforms)
-        seen = self.seen(block, tile)
+        tap, block = b.unflatten(plane, [g.depth.taps, g.in_blocks])
+        seen = self.seen(tap, block, self.position(tile))
         half = [multiply(b, rows, column) for column in zip(*seen, strict=True)]
-        start = b.mul(b.add(b.mul(block, self.tiling.count), tile), b.lanes)
-        plane = 0
+        start = b.mul(b.add(b.mul(plane, self.tiling.count), tile), b.lanes)
+        offset = 0
         for row in zip(*half, strict=True):
             for value in multiply(b, columns, row):
-                b.vstore(value, self.inputs, b.add(start, plane))
-                plane += g.input_plane
+                b.vstore(value, self.inputs, b.add(start, offset))
+                offset += g.input_plane
 
-    def seen(self, block: Index, tile: Index) -> list[list[ir.Value]]:
-        """The vectors of input that a tile sees; zeros outside."""
+    def seen(self, tap: Index, block: Index, at: _Position) -> list[list[ir.Value]]:
+        """The vectors of input that a tile sees through a tap of depth; zeros outside."""
         b, g = self.b, self.g
-        (height, width), (rows, columns) = g.axes, self.tiling.tile
-        image, row, column = self.position(tile)
-        top = b.add(b.mul(row, rows), -height.begin)
-        left = b.add(b.mul(column, columns), -width.begin)
-        lies = self.spec.x_strides
-        start = b.add(b.mul(block, lies.plane), b.mul(image, lies.image))
-        start = b.add(start, b.mul(b.add(b.mul(top, width.size), left), lies.pixel))
-        inside_rows = [self.inside(height, 0, top, i) for i in range(g.sides[0])]
-        inside_columns = [self.inside(width, 1, left, j) for j in range(g.sides[1])]
+        depth, (height, width) = g.depth, g.axes
+        slice = b.add(b.mul(at.slice, depth.stride), b.mul(tap, depth.dilation), -depth.begin)
+        top, left = (self.start(i, at) for i in range(2))
+        top, left = b.add(top, -height.begin), b.add(left, -width.begin)
+        lies, block = self.spec.x_strides, b.add(b.mul(self.group, g.in_blocks), block)
+        start = b.add(b.mul(block, lies.plane), b.mul(at.image, lies.image))
+        pixel = b.add(b.mul(b.add(b.mul(slice, height.size), top), width.size), left)
+        start = b.add(start, b.mul(pixel, lies.pixel))
+        depth_inside = depth.size == 1 and depth.out == 1 and depth.taps == 1
+        there = depth_inside or b.inside(slice, depth.size)
+        inside_rows = [b.both(there, self.inside(0, top, i)) for i in range(g.sides[0])]
+        inside_columns = [self.inside(1, left, j) for j in range(g.sides[1])]
         vectors: list[list[ir.Value]] = []
         for i, row_inside in enumerate(inside_rows):
             vectors.append([])
             for j, column_inside in enumerate(inside_columns):
                 known = b.both(row_inside, column_inside)
-                source = b.at(self.x, b.add(start, (i * width.size + j) * lies.pixel))
+                near = (i * height.dilation * width.size + j * width.dilation) * lies.pixel
+                source = b.at(self.x, b.add(start, near))
                 if known is not True:
                     source = b.ir.select(b.truth(known), source, self.zeros)
                 vectors[-1].append(b.vload(source))
         return vectors
 
-    def inside(self, axis: Axis, number: int, start: Index, offset: int) -> Condition:
-        """Whether the element `offset` from the start of a tile lies in the input."""
-        first, step = -axis.begin + offset, self.tiling.tile[number]
-        if first >= 0 and first + (self.g.grid[number] - 1) * step < axis.size:
+    def start(self, number: int, at: _Position) -> Index:
+        """The first row (or column) of results of a tile."""
+        step, dilation = self.tiling.tile[number], self.g.axes[number].dilation
+        return self.b.add(self.b.mul(at.tile[number], step * dilation), at.phase[number])
+
+    def inside(self, number: int, start: Index, offset: int) -> Condition:
+        """Whether element `offset` of those that a tile sees along an axis lies in the input."""
+        axis, step = self.g.axes[number], self.tiling.tile[number]
+        first = offset * axis.dilation - axis.begin
+        last = ((self.g.grid[number] - 1) * step + 1) * axis.dilation - 1
+        if first >= 0 and first + last < axis.size:
             return True
-        return self.b.inside(self.b.add(start, offset), axis.size)
+        return self.b.inside(self.b.add(start, offset * axis.dilation), axis.size)
 
     # ---- second step
 
@@ -201,7 +230,7 @@ class _Emitter:
         b, g, tiling = self.b, self.g, self.tiling
         x = b.at(self.inputs, b.mul(product, g.input_plane))
         into = b.at(self.products, b.mul(product, g.result_plane))
-        step = g.spec.channels * b.lanes  # weights of one block for one product
+        step = g.channels * b.lanes  # weights of one block for one product
         w = b.at(self.w, b.mul(b.add(b.mul(self.chunk, g.products), product), tiling.chunk * step))
         first = 0
         for blocks, parts in repeats(shares(tiling.chunk, tiling.blocks)):
@@ -218,14 +247,20 @@ class _Emitter:
         b, count = self.b, self.tiling.count
         pixels = {pixel: pixel * b.lanes for pixel in range(self.tiling.pixels)}
         self.sums = Tile(blocks, len(pixels), [b.splat(0.0)] * (blocks * len(pixels)))
-        whole, rest = divmod(self.spec.channels, b.lanes)
-        if whole:
-            nest = [Reduction(whole, count * b.lanes), Reduction(b.lanes, 1)]
-            accumulate(b, self.sums, x, w, pixels, nest)
-        if rest:
-            x = b.at(x, whole * count * b.lanes)
-            w = b.at(w, whole * b.lanes * blocks * b.lanes)
-            accumulate(b, self.sums, x, w, pixels, [Reduction(rest, 1)])
+        taps, channels = self.g.depth.taps, self.spec.channels // self.spec.groups
+        whole, rest = divmod(channels, b.lanes)
+        if not rest:
+            taps, whole = 1, taps * whole  # slices follow each other as blocks do
+        for tap in range(taps):
+            x_tap = b.at(x, tap * self.g.in_blocks * count * b.lanes)
+            w_tap = b.at(w, tap * channels * blocks * b.lanes)
+            if whole:
+                nest = [Reduction(whole, count * b.lanes), Reduction(b.lanes, 1)]
+                accumulate(b, self.sums, x_tap, w_tap, pixels, nest)
+            if rest:
+                x_tap = b.at(x_tap, whole * count * b.lanes)
+                w_tap = b.at(w_tap, whole * b.lanes * blocks * b.lanes)
+                accumulate(b, self.sums, x_tap, w_tap, pixels, [Reduction(rest, 1)])
 
     def keep(self, into: ir.Value, blocks: int) -> None:
         """Store the sums of a register tile."""
@@ -238,28 +273,36 @@ class _Emitter:
 
     def transform_results(self, block: Index, tile: Index) -> None:
         b, tiling = self.b, self.tiling
-        image, row, column = self.position(tile)
+        at = self.position(tile)
         start = b.mul(b.add(b.mul(block, tiling.count), tile), b.lanes)
         source = b.at(self.products, start)
         block = b.add(block, b.mul(self.chunk, tiling.chunk))
-        for height in self.extents(0, row):
-            for width in self.extents(1, column):
-                values = self.results(source, height, width)
-                self.store((image, block, row, column), values)
+        for height in self.extents(0, at):
+            for width in self.extents(1, at):
+                if height and width:
+                    self.store(block, at, self.results(source, height, width))
 
-    def extents(self, number: int, tile: Index) -> Iterator[int]:
+    def extents(self, number: int, at: _Position) -> Iterator[int]:
         """How many rows (or columns) of a tile are results: one code for whole tiles, and one for
-        those at the end that are not."""
-        axis, step = self.g.axes[number], self.tiling.tile[number]
-        rest, last = axis.out % step, self.g.grid[number] - 1
-        if not rest or not last:
-            yield rest or step
+        those at the end that are not. Later phases may have one less."""
+        b, axis, step = self.b, self.g.axes[number], self.tiling.tile[number]
+        last, longer = self.g.grid[number] - 1, axis.out % axis.dilation
+        rest = -(-axis.out // axis.dilation) - last * step
+        if not longer and (rest == step or not last):
+            yield rest
             return
-        with self.b.either(self.b.less(tile, last)) as (yes, no):
+        with b.either(b.less(at.tile[number], last)) as (yes, no):
             with yes:
                 yield step
             with no:
-                yield rest
+                if not longer:
+                    yield rest
+                    return
+                with b.either(b.less(at.phase[number], longer)) as (more, less):
+                    with more:
+                        yield rest
+                    with less:
+                        yield rest - 1
 
     def results(self, source: ir.Value, height: int, width: int) -> list[list[ir.Value]]:
         """The first height x width results of a tile."""
@@ -272,49 +315,61 @@ class _Emitter:
             half.append(multiply(b, rows[:height], column))
         return [multiply(b, columns[:width], row) for row in zip(*half, strict=True)]
 
-    def store(self, position: tuple[Index, ...], values: list[list[ir.Value]]) -> None:
-        b, tile, pool = self.b, self.tiling.tile, self.spec.pool
-        image, block, row, column = position
-        row, column = b.mul(row, tile[0]), b.mul(column, tile[1])
+    def store(self, block: Index, at: _Position, values: list[list[ir.Value]]) -> None:
+        b, g, pool = self.b, self.g, self.spec.pool
+        height, width = g.axes
+        row, column = (self.start(i, at) for i in range(2))
         if self.bias is not None:
             bias = b.vload(self.bias, b.mul(block, b.lanes))
             values = [[b.ir.fadd(value, bias) for value in line] for line in values]
-        values = self.finished((image, block, row, column), values)
+        values = self.finished(block, at, (row, column), values)
+        _, *sides = pool.sides if pool else (1, 1, 1)
         if pool is not None:
-            _, *sides = pool.sides
             values = pool.of(b, values, (sides[0], sides[1]))
             row, column = b.div(row, sides[0]), b.div(column, sides[1])
-        width, lies = self.spec.y_sizes[-1], self.spec.y_strides
-        y = b.at(self.y, self.offset(lies, width, (image, block, row, column)))
+        lies, sizes = self.spec.y_strides, (height.out // sides[0], width.out // sides[1])
+        y = b.at(self.y, self.offset(lies, sizes, block, at, (row, column)))
         for i, line in enumerate(values):
             for j, value in enumerate(line):
-                b.vstore(value, y, (i * width + j) * lies.pixel)
+                b.vstore(
+                    value, y, (i * height.dilation * sizes[1] + j * width.dilation) * lies.pixel
+                )
 
-    def finished(self, position: tuple[Index, ...], values: list[list[ir.Value]]) -> list[list]:
+    def finished(
+        self, block: Index, at: _Position, start: tuple[Index, Index], values: list[list[ir.Value]]
+    ) -> list[list]:
         """The results of a tile after the epilogue, which sees the whole result."""
         epilogue = self.epilogue
         if epilogue is None:
             return values
-        b, width, lies = self.b, self.spec.conv_sizes[-1], self.spec.conv_strides
-        image, block, row, column = position
-        base = self.offset(lies, width, position)
+        b, lies, (height, width) = self.b, self.spec.conv_strides, self.g.axes
+        sizes = (1, *self.spec.conv_sizes)[-2:]
+        base = self.offset(lies, sizes, block, at, start)
 
         def finish(value: ir.Value, i: int, j: int) -> ir.Value:
-            where = self.coordinates(image, block, b.add(row, i), b.add(column, j))
-            near = (i * width + j) * lies.pixel
-            return epilogue(b, value, Place(b.add(base, near), where, b.lanes))
+            down, right = i * height.dilation, j * width.dilation
+            pixel = (at.slice, b.add(start[0], down), b.add(start[1], right))
+            near = b.add(base, (down * sizes[1] + right) * lies.pixel)
+            where = self.coordinates(block, at.image, pixel)
+            return epilogue(b, value, Place(near, where, b.lanes))
 
         return [
             [finish(value, i, j) for j, value in enumerate(line)] for i, line in enumerate(values)
         ]
 
-    def offset(self, lies: Strides, width: int, position: tuple[Index, ...]) -> Index:
-        """Where the pixel at (image, block, row, column) of an activation lies."""
+    def offset(
+        self,
+        lies: Strides,
+        sizes: tuple[int, ...],
+        block: Index,
+        at: _Position,
+        start: tuple[Index, Index],
+    ) -> Index:
+        """Where the pixel at `start` of an activation with such rows and columns lies."""
         b = self.b
-        image, block, row, column = position
-        base = b.add(b.mul(block, lies.plane), b.mul(image, lies.image))
-        return b.add(base, b.mul(b.add(b.mul(row, width), column), lies.pixel))
+        pixel = b.flatten([at.slice, *start], [self.g.depth.out, *sizes])
+        base = b.add(b.mul(block, lies.plane), b.mul(at.image, lies.image))
+        return b.add(base, b.mul(pixel, lies.pixel))
 
-    def coordinates(self, image: Index, block: Index, row: Index, column: Index) -> Callable:
-        spatial = (row, column) if len(self.spec.sizes) == 2 else (column,)
-        return lambda: (block, image, *spatial)
+    def coordinates(self, block: Index, image: Index, pixel: tuple[Index, ...]) -> Callable:
+        return lambda: (block, image, *pixel[-len(self.spec.sizes) :])

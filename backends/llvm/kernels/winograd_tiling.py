@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
+from math import prod
 
 from cnnir.backends.llvm.kernels.microkernel import FMAS, tile_cycles, widest_tile
 from cnnir.backends.llvm.kernels.small_matrix import operations
@@ -32,7 +33,7 @@ class Tiling:
 
     tile: tuple[int, int]  # results of a Winograd tile: rows, columns
     count: int  # Winograd tiles in a work item
-    chunk: int  # output blocks in a work item, a divisor of all
+    chunk: int  # output blocks in a work item, a divisor of those in a group
     blocks: int  # output blocks in a register tile of the multiplication, at most
     pixels: int  # Winograd tiles in it
 
@@ -49,6 +50,11 @@ class Geometry:
         _, height, width = self.spec.axes()
         return height, width
 
+    @property
+    def depth(self) -> Axis:
+        """The axis that is not transformed: its taps are so many more channels."""
+        return self.spec.axes()[0]
+
     @cached_property
     def transforms(self) -> tuple[Transforms, Transforms]:
         """Along the rows' axis and the columns'."""
@@ -58,9 +64,16 @@ class Geometry:
 
     @cached_property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
+        """Rows and columns of tiles in a phase: results that are one dilation apart."""
         (height, width), (rows, columns) = self.axes, self.tiling.tile
-        return -(-height.out // rows), -(-width.out // columns)
+        longest = (-(-axis.out // axis.dilation) for axis in (height, width))
+        return tuple(-(-n // m) for n, m in zip(longest, (rows, columns), strict=True))  # type: ignore
+
+    @cached_property
+    def extents(self) -> tuple[int, ...]:
+        """What numbers a tile: image, slice, then phase and place of its row, and of its column."""
+        (height, width), (rows, columns) = self.axes, self.grid
+        return (self.spec.batch, self.depth.out, height.dilation, rows, width.dilation, columns)
 
     @cached_property
     def sides(self) -> tuple[int, int]:
@@ -74,7 +87,27 @@ class Geometry:
 
     @property
     def tiles(self) -> int:
-        return self.spec.batch * self.grid[0] * self.grid[1]
+        return prod(self.extents)
+
+    @property
+    def in_blocks(self) -> int:
+        """Input blocks in a group."""
+        return -(-self.spec.channels // self.spec.groups // self.spec.lanes)
+
+    @property
+    def out_blocks(self) -> int:
+        """Output blocks in a group."""
+        return self.spec.out_blocks // self.spec.groups
+
+    @property
+    def planes(self) -> int:
+        """Transformed blocks of input that a result is the sum of: those of all slices it sees."""
+        return self.depth.taps * self.in_blocks
+
+    @property
+    def channels(self) -> int:
+        """Channels in them."""
+        return self.depth.taps * (self.spec.channels // self.spec.groups)
 
     @property
     def parts(self) -> int:
@@ -83,6 +116,7 @@ class Geometry:
 
     @property
     def chunks(self) -> int:
+        """Of all groups."""
         return self.spec.out_blocks // self.tiling.chunk
 
     @property
@@ -92,7 +126,7 @@ class Geometry:
     @property
     def input_plane(self) -> int:
         """From one product to the next in the transformed input."""
-        return self._plane(self.spec.in_blocks)
+        return self._plane(self.planes)
 
     @property
     def result_plane(self) -> int:
@@ -111,7 +145,7 @@ class Geometry:
     @property
     def weights(self) -> int:
         """Transformed weights of one chunk."""
-        return self.products * self.spec.channels * self.tiling.chunk * self.spec.lanes
+        return self.products * self.channels * self.tiling.chunk * self.spec.lanes
 
 
 def choose(spec: ConvSpec, target: Target) -> Tiling:
@@ -166,17 +200,18 @@ def _best(spec: ConvSpec, target: Target) -> Tiling:
 
 def _kind_cycles(spec: ConvSpec, tile: tuple[int, int], target: Target) -> float:
     """A first guess of what a kind of tile costs, with a usual cut."""
-    tiles = Geometry(spec, Tiling(tile, 1, 1, 1, 1)).tiles
-    count = min(tiles, 28)
-    tiling = Tiling(tile, count, spec.out_blocks, 2, min(count, 14))
+    geometry = Geometry(spec, Tiling(tile, 1, 1, 1, 1))
+    tiles, count = geometry.tiles, min(geometry.tiles, 28)
+    tiling = Tiling(tile, count, geometry.out_blocks, 2, min(count, 14))
     return _item_cycles(spec, tiling, target) * tiles / count
 
 
 def _cuts(spec: ConvSpec, tile: tuple[int, int], target: Target) -> Iterator[Tiling]:
-    tiles = Geometry(spec, Tiling(tile, 1, 1, 1, 1)).tiles
+    geometry = Geometry(spec, Tiling(tile, 1, 1, 1, 1))
+    tiles, out_blocks = geometry.tiles, geometry.out_blocks
     fewest = -(-tiles // MOST_TILES)
     counts = sorted({-(-tiles // parts) for parts in range(fewest, min(tiles, 8 * fewest) + 1)})
-    chunks = [c for c in range(1, spec.out_blocks + 1) if spec.out_blocks % c == 0]
+    chunks = [c for c in range(1, out_blocks + 1) if out_blocks % c == 0]
     for count in counts:
         for chunk in chunks:
             for blocks in range(1, min(WIDEST, chunk) + 1):
@@ -199,7 +234,7 @@ def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     multiply = 0.0
     for blocks in shares(tiling.chunk, tiling.blocks):
         turns = -(-tiling.count // tiling.pixels)
-        multiply += turns * tile_cycles(blocks, tiling.pixels, spec.channels)
+        multiply += turns * tile_cycles(blocks, tiling.pixels, geometry.channels)
     multiply *= geometry.products
     scratch, weights = 4 * geometry.scratch, 4 * geometry.weights
     moved = 2.0 * scratch if scratch > target.l2 * 3 // 4 else 0
@@ -208,7 +243,7 @@ def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     first /= MEMORY
     return (
         ITEM_COST
-        + tiling.count * (spec.in_blocks * into + tiling.chunk * out)
+        + tiling.count * (geometry.planes * into + tiling.chunk * out)
         + max(multiply, first)
         + (1 - HIDDEN) * min(multiply, first)
         + moved / STREAM

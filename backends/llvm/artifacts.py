@@ -1,0 +1,28 @@
+"""What a program can be written out as: its LLVM IR, and what is compiled from that."""
+
+from __future__ import annotations
+
+from cnnir.backends.llvm.emit import Emitted
+from cnnir.backends.llvm.engine import render
+from cnnir.backends.llvm.target import CpuTarget
+
+FORMS = {
+    "ll": "LLVM IR as it was written, a file a kernel, and run.ll, which calls them",
+    "opt": "the same after LLVM has optimised it",
+    "asm": "assembly",
+    "obj": "object files",
+}
+
+_ENDINGS = {"ll": "ll", "opt": "opt.ll", "asm": "s", "obj": "o"}
+_RENDERED = {"opt": "ir", "asm": "assembly", "obj": "object"}
+
+
+def files(code: Emitted, target: CpuTarget, form: str) -> dict[str, bytes]:
+    """File name -> content, for one of FORMS."""
+    found = {}
+    for name, text in {**code.kernels, "run": code.run.text}.items():
+        provided = code.kernels if name == "run" else ()
+        made = text.encode() if form == "ll" else render(text, target, _RENDERED[form],
+                                                         provided=provided)  # fmt: skip
+        found[f"{name}.{_ENDINGS[form]}"] = made
+    return found

@@ -1,0 +1,200 @@
+"""Two graphs side by side: which nodes they share, which differ, and by how much their values do.
+
+Nodes are aligned in the order they run: by op, attributes and types, or, where the graphs are two
+states of one, by being the same node. What lies between aligned nodes is paired by its source
+nodes, and the rest was removed or added. Values are those of one set of random inputs, in f64.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from cnnir.errors import Error
+from cnnir.evaluate import evaluate_node
+from cnnir.ir import Graph, Node, Value
+from cnnir.report.table import Column, number, table
+from cnnir.tensortype import DTYPES, is_float
+from cnnir.verify import random_inputs, relative_difference
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A node of one graph beside one of the other; None where there is none."""
+
+    left: Node | None
+    right: Node | None
+
+    @property
+    def status(self) -> str:
+        """same, changed, removed or added."""
+        if self.left is None or self.right is None:
+            return "added" if self.left is None else "removed"
+        return "same" if _signature(self.left) == _signature(self.right) else "changed"
+
+
+def pairs(left: Graph, right: Graph) -> list[Pair]:
+    """The op nodes of both graphs, aligned, in order."""
+    a, b = ([n for n in g.order() if n.op is not None] for g in (left, right))
+    kept = {n.serial for n in a} & {n.serial for n in b}
+
+    def key(node: Node) -> Hashable:
+        return node.serial if node.serial in kept else _signature(node)
+
+    aligned = difflib.SequenceMatcher(None, [*map(key, a)], [*map(key, b)], autojunk=False)
+    found: list[Pair] = []
+    for tag, i, j, k, m in aligned.get_opcodes():
+        if tag == "equal":
+            found += [Pair(x, y) for x, y in zip(a[i:j], b[k:m], strict=True)]
+        else:
+            found += _paired(a[i:j], b[k:m])
+    return found
+
+
+def _paired(left: Sequence[Node], right: Sequence[Node]) -> Iterator[Pair]:
+    """Nodes that do not align: by their source nodes where those meet, in order."""
+    waiting = list(right)
+    for node in left:
+        meets = [n for n in waiting if n.name == node.name and {*n.sources} & {*node.sources}]
+        if not meets:
+            yield Pair(node, None)
+            continue
+        while waiting[0] is not meets[0]:
+            yield Pair(None, waiting.pop(0))
+        yield Pair(node, waiting.pop(0))
+    yield from (Pair(None, node) for node in waiting)
+
+
+def _signature(node: Node) -> Hashable:
+    """All that a node is, without names of values."""
+    operands = tuple(v and str(v.type) for v in node.operands)
+    attrs = tuple(
+        (key, value.text(hints=False) if isinstance(value, Graph) else repr(value))
+        for key, value in sorted(node.attrs.items())
+    )
+    return node.name, operands, attrs
+
+
+# ---------------------------------------------------------------- values
+
+
+def _values(graph: Graph, feeds: list[np.ndarray]) -> dict[Value, np.ndarray]:
+    """All values of a graph in f64."""
+    known: dict[Value, np.ndarray] = {}
+    inputs = dict(zip(graph.inputs, feeds, strict=True))
+    for node in graph.order():
+        if node.op is None:
+            value = node.results[0]
+            array = inputs[value] if value in inputs else graph.params[node.attrs["ref"]]
+            wide = DTYPES["f64"] if is_float(value.type.dtype) else array.dtype
+            known[value] = array.astype(wide, copy=False)
+        else:
+            given = [None if v is None else known[v] for v in node.operands]
+            known.update(zip(node.results, evaluate_node(node, given, "f64"), strict=True))
+    return known
+
+
+def _differences(left: Graph, right: Graph, found: Sequence[Pair]) -> dict[Pair, float]:
+    """By how much the results of paired nodes differ, for inputs that both graphs take."""
+    if [v.type for v in left.inputs] != [v.type for v in right.inputs]:
+        return {}
+    feeds = random_inputs(left)
+    try:
+        a, b = _values(left, feeds), _values(right, feeds)
+    except Error:
+        return {}  # random data is not for every model
+    measured: dict[Pair, float] = {}
+    for pair in found:
+        if pair.left is None or pair.right is None:
+            continue
+        results = list(zip(pair.left.results, pair.right.results, strict=False))
+        if all(x.type.shape == y.type.shape for x, y in results):
+            measured[pair] = max(relative_difference(a[x], b[y]) for x, y in results)
+    return measured
+
+
+def _weights(left: Graph, right: Graph, pair: Pair) -> float | None:
+    """By how much the params that both nodes read differ; None without any of equal shape."""
+    if pair.left is None or pair.right is None:
+        return None
+    worst = None
+    for x, y in zip(pair.left.operands, pair.right.operands, strict=False):
+        a, b = left.array(x), right.array(y)
+        if a is not None and b is not None and a.shape == b.shape:
+            worst = max(worst or 0.0, 0.0 if a is b else relative_difference(a, b))
+    return worst
+
+
+# ---------------------------------------------------------------- rows
+
+
+def diff_rows(left: Graph, right: Graph, values: bool = True) -> list[dict[str, Any]]:
+    """A row a pair of nodes, in order; then one an output, paired by position."""
+    found = pairs(left, right)
+    measured = _differences(left, right, found) if values else {}
+    names = [_names(g) for g in (left, right)]
+    return [
+        {
+            "status": pair.status,
+            "left": names[0].get(pair.left, "") if pair.left else "",
+            "right": names[1].get(pair.right, "") if pair.right else "",
+            "left_sources": list(pair.left.sources) if pair.left else [],
+            "right_sources": list(pair.right.sources) if pair.right else [],
+            "weights": _weights(left, right, pair),
+            "difference": measured.get(pair),
+        }
+        for pair in found
+    ]
+
+
+def _names(graph: Graph) -> dict[Node, str]:
+    """Each op node as its lines in the text of the graph."""
+    lines, shown = graph.text().splitlines(), {}
+    nodes = iter([n for n in graph.order() if n.op is not None])
+    body: list[str] = []
+    for line in lines[1:]:
+        if body or line.startswith("  %"):
+            body.append(line[2:])
+            if (len(body) == 1 and line.endswith("{")) or line.startswith("    "):
+                continue
+            shown[next(nodes)] = "\n".join(body)
+            body = []
+    return shown
+
+
+def diff_table(title: str, rows: Sequence[dict[str, Any]], context: int = 1) -> Table:
+    """The rows that differ, each with a few before and after it; `...` stands for the others."""
+    differing = {i for i, row in enumerate(rows) if _differs(row)}
+    near = {k for i in differing for k in range(i - context, i + context + 1)}
+    shown: list[dict[str, Any]] = []
+    for index, row in enumerate(rows):
+        if index in near:
+            shown.append(row)
+        elif not shown or shown[-1].get("left") != "...":
+            shown.append({"left": "...", "right": "..."})
+    columns = [
+        Column(
+            "status", "", {"same": "", "changed": "~", "removed": "-", "added": "+"}.__getitem__
+        ),
+        Column("left", "left", wrap=True),
+        Column("right", "right", wrap=True),
+        number("weights", "weights", _small),
+        number("difference", "values", _small),
+    ]
+    counts = {s: sum(row["status"] == s for row in rows) for s in ("changed", "removed", "added")}
+    footer = ", ".join(f"{count} {status}" for status, count in counts.items())
+    same = len(rows) - sum(counts.values())
+    return table(title, columns, shown, f"{same} nodes the same, {footer}")
+
+
+def _differs(row: dict[str, Any]) -> bool:
+    return row["status"] != "same" or bool(row["weights"]) or (row["difference"] or 0.0) > 1e-6
+
+
+def _small(value: float) -> str:
+    return f"{value:.1e}" if value else "="

@@ -1,0 +1,67 @@
+"""A trained ONNX model gets a new head, and learns a new task from few pictures.
+
+    pip install "cnnir[examples]"
+    python examples/fine_tune.py [folder]
+
+First a small `mnist`-style model is trained on digits of scikit-learn and written as digits.onnx;
+from there on it is only that file. Its convolutions, frozen, are the body of a net that is to tell
+even digits from odd ones, with 3 pictures of each digit to learn from. Only the head is trained:
+the frozen part has no backward graph, and is optimised as for inference. Then all of it is trained
+a little, with small steps. Of 360 pictures that none of them was shown 93.6 % are right with the
+frozen body, 94.7 % in the end; a net that begins with random weights gets 85.3 %.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from train_digits import digits
+
+import cnnir
+from cnnir import nn
+from cnnir.training import Adam
+
+
+def body() -> nn.Module:
+    """What looks at pictures."""
+    return nn.Sequential(
+        nn.Conv(16, 3, padding=1), nn.BatchNorm(), nn.ReLU(), nn.MaxPool(2),
+        nn.Conv(32, 3, padding=1), nn.BatchNorm(), nn.ReLU(), nn.MaxPool(2),
+        nn.Flatten(),
+    )  # fmt: skip
+
+
+def few(x: np.ndarray, y: np.ndarray, each: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many pictures of every digit, and whether it is odd."""
+    chosen = np.concatenate([np.flatnonzero(y == digit)[:each] for digit in range(10)])
+    return x[chosen], y[chosen] % 2
+
+
+def main(folder: str = ".", short: bool = False) -> tuple[float, float, float]:
+    """The three accuracies."""
+    path, epochs = Path(folder) / "digits.onnx", 3 if short else 15
+    x, y, test_x, test_y = digits()
+    first = nn.Sequential(body=body(), head=nn.Dense(10))
+    trainer = cnnir.Trainer(first, "cross_entropy", Adam(2e-3), threads=2)
+    trainer.fit(x, y, epochs, show="none")
+    cnnir.save_onnx(first, path, batch="N")
+    few_x, few_y = few(x, y, 3)
+
+    def trained(net: nn.Module, rate: float, epochs: int) -> float:
+        trainer = cnnir.Trainer(net, "cross_entropy", Adam(rate), metrics="accuracy", threads=2)
+        trainer.fit(few_x, few_y, epochs, 10, show="none")
+        return trainer.evaluate(test_x, test_y % 2, 360)["accuracy"]
+
+    net = nn.Sequential(body=nn.Imported(path, until="body.flatten1").freeze(), head=nn.Dense(2))
+    net.build((10, 1, 8, 8))
+    frozen = trained(net, 5e-3, 2 * epochs)
+    net["body"].freeze(False)
+    further = trained(net, 3e-4, epochs)
+    scratch = trained(nn.Sequential(body=body(), head=nn.Dense(2)), 2e-3, 3 * epochs)
+    print(f"{frozen:.1%} right with a frozen body, {further:.1%} with all of it trained further")
+    print(f"{scratch:.1%} right with a net that began with random weights")
+    return frozen, further, scratch
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
