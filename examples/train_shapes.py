@@ -16,7 +16,7 @@ import numpy as np
 
 import cnnir
 from cnnir import nn, plots
-from cnnir.training import SGD, OneCycle, clip_norm
+from cnnir.training import AdamW, OneCycle, clip_norm
 
 KINDS = ("disc", "square", "triangle", "cross", "ring")
 SIZE = 32
@@ -82,10 +82,10 @@ class Fresh:
 
 def main(folder: str | None = None, short: bool = False) -> float:
     """Train and test; the share of the test pictures that are named right."""
-    epochs, batches = (1, 6) if short else (10, 100)
+    epochs, batches = (1, 6) if short else (8, 100)
     test = shapes(100 if short else 1000, 1)
     trainer = cnnir.Trainer(
-        resnet(), "cross_entropy", SGD(OneCycle(0.1, epochs), 0.9, weight_decay=5e-4),
+        resnet(), "cross_entropy", AdamW(OneCycle(0.005, epochs)),
         metrics="accuracy", clip=clip_norm(1.0), threads=2,
     )  # fmt: skip
     started = time.perf_counter()

@@ -49,6 +49,22 @@ def small_net(names: list[str] | None = None, title: str = "small") -> Graph:
     return g
 
 
+def odd_graphs() -> dict[str, Graph]:
+    """What models rarely are: outputs that are inputs or params, several results, no node."""
+    g = Graph("ports")
+    x, y = (g.input(TensorType("f32", (2, 3)), name) for name in "xy")
+    c = g.param("c", np.array([np.nan, np.inf], np.float32))
+    values, indices = g.add("topk", g.add("relu", x), k=2, axis=1)
+    total = g.add("add", x, y)
+    for value, name in ((x, "same"), (c, "fixed"), (values, "best"), (indices, "where")):
+        g.output(value, name)
+    g.output(total, "one")
+    g.output(total, "other")
+    empty = Graph("")
+    empty.output(empty.input(TensorType("i64", (0, 4)), "nothing"))
+    return {"ports": g, "empty": empty}
+
+
 def long_net(nodes: int) -> Graph:
     """About so many nodes: blocks of products around shortcuts, none like its neighbour."""
     g = Graph("long")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import cnnir
+from cnnir.backends.llvm.kernels.microkernel import tile_cycles
 from cnnir.backends.llvm.target import CpuTarget
 
 CONCATS = """\
@@ -168,3 +169,32 @@ def test_a_kernel_that_is_not_tuned_is_told() -> None:
     plan = cnnir.compile(graph, passes="none").plan  # one of them would say it as a convolution
     assert any("no tuned kernel" in note and "(2, 2)" in note for note in plan.notes)
     assert "no tuned kernel" in str(plan)
+
+
+def test_what_needs_blocks_pays_for_packing_the_image() -> None:
+    """A 3x3 layer on a row-major image of three channels: Winograd would have it packed first."""
+    graph = cnnir.parse(
+        """\
+graph @g(%x: f32[1,3,128,128]) {
+  param @w : f32[32,3,3,3]
+  %y = conv(%x, @w) {padding=(1, 1, 1, 1)} : f32[1,32,128,128]
+  return %y
+}""",
+        seed=3,
+    )
+    exe = cnnir.compile(graph, threads=1, cache=False)
+    first, *_ = exe.plan.steps
+    assert first.kernel == "direct_conv" and first.op == "conv"
+    assert any(line.startswith("winograd: predicted") for line in first.rejected)
+    x = np.random.default_rng(0).standard_normal((1, 3, 128, 128), dtype=np.float32)
+    (want,) = cnnir.evaluate(graph, [x], dtype="f64")
+    assert np.abs(exe(x) - want).max() <= 1e-6 * np.abs(want).max()
+    exe.close()
+
+
+@pytest.mark.parametrize(("lanes", "fmas", "even"), [(16, 1, True), (8, 2, False)])
+def test_tiles_are_bound_by_products_or_by_loads(lanes: int, fmas: int, even: bool) -> None:
+    """One product a cycle hides all loads; at two, many pixels of one block are mostly loads."""
+    costs = [tile_cycles(blocks, 12 // blocks, 1000, lanes, fmas) for blocks in (1, 2, 3)]
+    assert (max(costs) < 1.02 * min(costs)) == even
+    assert costs[0] == max(costs)

@@ -178,6 +178,15 @@ def test_any_array_can_be_described(array: np.ndarray) -> None:
         assert sum(row["histogram"]) == array.size
 
 
+def test_inputs_that_random_numbers_do_not_fit_are_told(tmp_path: Path) -> None:
+    g = Graph("lookup")
+    at = g.input(TensorType("i64", (40,)), "at")
+    g.output(g.add("gather", g.param("table", np.ones((1, 3), np.float32)), at, axis=0))
+    cnnir.compile(g, threads=1).report(tmp_path / "r.html", seconds=0.01)
+    plan = parsed(tmp_path / "r.html")["plan"]
+    assert plan["runs"] == 0 and "out of range" in plan["notes"][-1]
+
+
 def test_hostile_names_stay_inside_the_data(tmp_path: Path) -> None:
     exe = cnnir.compile(small_net(EVIL, title=EVIL[0]), "reference")
     exe.report(tmp_path / "evil.html")
@@ -215,7 +224,8 @@ def test_modules_join_to_one_script(entry: str) -> None:
 def test_all_modules_are_used_and_installed() -> None:
     joint = joined("main.js") + joined("layout-worker.js")
     for path in (FOLDER / "js").iterdir():
-        first = path.read_text().splitlines()[0]
+        first, *rest = path.read_text().splitlines()
+        assert len(rest) < 400, f"{path.name} is more than a sitting"
         assert first.startswith("// ") and first in joint, path.name
     project = tomllib.loads((FOLDER.parents[2] / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["cnnir.report.html"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_models import EVIL, long_net, small_net
+from report_models import EVIL, long_net, odd_graphs, small_net
 
 import cnnir
 
@@ -21,6 +21,9 @@ CHROMIUM = next(
 )
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+PATIENCE = 120_000
+"""Milliseconds; a busy machine may take its time."""
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH")
@@ -38,6 +41,7 @@ def browser() -> Iterator[Any]:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
     models = {"small": (small_net(), "cpu"), "evil": (small_net(EVIL, EVIL[0]), "cpu")}
+    models |= {name: (graph, "cpu") for name, graph in odd_graphs().items()}
     models |= {"long": (long_net(2000), "reference")}
     for name, (graph, target) in models.items():
         exe = cnnir.compile(graph, target, threads=1)
@@ -54,6 +58,7 @@ class Opened:
         self.page.on("console", lambda message: self.messages.append(message.text))
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self._asked(request.url))
+        self.page.set_default_timeout(PATIENCE)
         self.page.goto(path.as_uri())
         self.settle()
 
@@ -64,7 +69,7 @@ class Opened:
     def settle(self) -> None:
         """Wait until the graph of the stage that is asked for is drawn."""
         drawn = "report.graph.scene?.stage === report.model.sameAs(report.stage)"
-        self.page.wait_for_function(f"() => {drawn}", timeout=30_000)
+        self.page.wait_for_function(f"() => {drawn}")
 
     def value(self, script: str) -> Any:
         return self.page.evaluate(script)
@@ -232,6 +237,23 @@ def test_hostile_names_are_shown_as_text(opened: Any) -> None:
     report.page.hover("#view td >> nth=0")
     assert report.page.locator("img").count() == 0
     assert report.value("window.bitten") is None
+
+
+@pytest.mark.parametrize("name", ["ports", "empty"])
+def test_odd_graphs_open(opened: Any, name: str) -> None:
+    report = opened(name)
+    for key in "2341":
+        report.page.keyboard.press(key)
+    report.settle()
+    numbers = report.value("report.model.nodes.map((_, number) => number)")
+    for number in numbers:
+        report.value(f"report.select({number}, report.model.last, true)")
+        report.page.wait_for_function(f"() => report.graph.selected === {number}")
+        assert report.panel
+    outputs = report.value(
+        "[...report.graph.scene.nodes.keys()].filter((k) => /^out/.test(k)).length"
+    )
+    assert outputs == (5 if name == "ports" else 1)  # the fixed one has no node
 
 
 def test_two_thousand_nodes(opened: Any) -> None:

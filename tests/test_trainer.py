@@ -82,6 +82,21 @@ def test_weights_are_read_and_replaced_at_any_time() -> None:
     assert not np.array_equal(t.net.params["dense1.weight"], frozen)
 
 
+def test_evaluation_sees_what_was_assigned() -> None:
+    """Before the first step, after it, and where a part is frozen."""
+    t = trainer()
+    t.net["conv1"].freeze()
+    seen = [t.evaluate(X, Y)["loss"]]
+    for name in ("dense1.weight", "conv1.weight"):
+        t.net.params[name] = 2 * t.net.params[name]
+        seen.append(t.evaluate(X, Y)["loss"])
+        t.step([X[:16]], [Y[:16]])
+        seen.append(t.evaluate(X, Y)["loss"])
+    assert len(set(seen)) == 5
+    exe = cnnir.compile(t.net)
+    np.testing.assert_allclose(t.predict(X[:8]), exe(X[:8]), rtol=1e-4, atol=1e-5)
+
+
 def test_two_trainers_of_one_net_take_turns() -> None:
     model = net()
     first, second = trainer(model, optimizer=SGD(0.1)), trainer(model, optimizer=SGD(0.05, 0.9))

@@ -212,3 +212,16 @@ def test_a_schedule_is_a_function_of_epochs() -> None:
 def test_options_that_make_no_sense(make: Any, said: str) -> None:
     with pytest.raises(cnnir.InputError, match=said):
         make()
+
+
+def test_weights_of_convolutions_are_updated_in_place() -> None:
+    """No step of the plan copies one; matmul's kernel may not write where it reads."""
+    step = Step(net(), "cross_entropy", Adam())
+    (x, labels), *_ = batches(1)
+    plan = step.compiled([x], [labels]).made.program.plan
+    copied = [s.result for s in plan.steps if s.op == "carry"]
+    assert not any(type.rank == 4 for type in copied) and len(copied) < 3
+    held = step.weights.state.arrays
+    before = {name: array.copy() for name, array in held.items()}
+    step([x], [labels])
+    assert all(not np.array_equal(array, before[name]) for name, array in held.items())

@@ -1,8 +1,8 @@
-"""What a node does with the channels of blocks: asked by the plan, before it chooses layouts."""
+"""Which nodes work lane by lane on blocks of channels, and which slices are made of blocks."""
 
 from __future__ import annotations
 
-from cnnir.ir import Graph, Node
+from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Elementwise
 
 
@@ -50,6 +50,10 @@ _WINDOWS = ("max_pool", "avg_pool", "lp_pool", "conv", "conv_transpose", "lrn")
 
 
 def _shape(node: Node, position: int) -> tuple[int, ...]:
+    return _operand(node, position).type.shape
+
+
+def _operand(node: Node, position: int) -> Value:
     value = node.operands[position]
     assert value is not None
-    return value.type.shape
+    return value

@@ -20,21 +20,21 @@ from cnnir.backends.fused import (
 )
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
 from cnnir.backends.llvm.carry import carry
+from cnnir.backends.llvm.deferred import deferred
 from cnnir.backends.llvm.flattened import read_in_blocks
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.lanes import first_block, keeps_lanes
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers, variants
+from cnnir.backends.llvm.packing import Packed, PackKernel, origin
 from cnnir.backends.llvm.pooled import pool_behind, pooled, with_pool
+from cnnir.backends.llvm.reasons import by_measuring, by_prediction
 from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.trial import Candidate
-from cnnir.backends.llvm.tuning import Time, Tuning
+from cnnir.backends.llvm.tuning import Tuning
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
-
-PEAK_HZ = 3e9
-"""Clock that predictions assume; only the ratios between predictions matter."""
 
 
 def plan(
@@ -67,7 +67,7 @@ class _Planner:
             registers=target.registers,
             l1=target.l1,
             l2=target.l2,
-            peak=4.0 * target.lanes * PEAK_HZ,
+            fmas=target.fmas,
             threads=threads,
             exact=exact,
         )
@@ -79,19 +79,21 @@ class _Planner:
         self.apart: dict[Node, list[str]] = {}
         """Why pools are not computed by the convolution before them."""
         self.copies = 0
+        self.deferred = deferred(graph)
+        """Nodes that get no step unless somebody needs their result as it is."""
 
     def node(self, node: Node) -> None:
         """Plan one node."""
-        if node.results[0] in self.home:
-            return  # a pool, computed by the convolution before it
-        if self._view(node) or self._flat(node) or self._slice(node) or self._concat(node):
+        if node in self.deferred or node.results[0] in self.home:  # a pool may be computed
             return
         work = self._work(node)
         first = next((v for v in work.operands if v in self.home), None)
         plain = first is None or self.home[first].layout == self.plain
         found, rejected = offers(work, plain, self.machine, self.lanes)
         if not found:
-            self._loops(node, rejected)
+            self._needed(node)
+            if not any(way(node) for way in (self._view, self._flat, self._slice, self._concat)):
+                self._loops(node, rejected)
             return
         rejected += self.apart.get(node, [])
         pool = pool_behind(work)
@@ -103,6 +105,13 @@ class _Planner:
             else:
                 found = both
         self._template(work, found, rejected, pool)
+
+    def _needed(self, node: Node) -> None:
+        """Plan what was deferred and this node wants as it is."""
+        for value in node.operands:
+            if value is not None and value.node in self.deferred:
+                self.deferred.discard(value.node)
+                self.node(value.node)
 
     # ---- steps that only say where things are
 
@@ -195,21 +204,19 @@ class _Planner:
         slots = tuple(self._epilogue_operand(node.operands[i], layout) for i in extra)
 
         def candidate(offer: Offer) -> Candidate:
-            reads = []
-            for position, how in offer.operands:
-                value = work.operands[position]
-                assert value is not None
-                reads.append(self._operand(value, how, offer))
+            reads = [self._operand(work, position, how, offer) for position, how in offer.operands]
+            if offer.then is not None:
+                reads, offer = self._first(work, offer, reads), offer.then
             kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), slots)
             writes = (Slot(value, layout) for value in last.results)
             return Candidate(kernel, (*reads, *slots, *writes))
 
         rivals = [] if self.tuning is None else variants(found, self.machine)
-        if self.tuning is None or len(rivals) < 2:
-            chosen, reason, slower = candidate(found[0]), *_predicted(found)
+        if self.tuning is None or len(rivals) < 2 or self._takes_steps(work, found[0]):
+            chosen, reason, slower = candidate(found[0]), *by_prediction(found)
         else:
             chosen, times = self.tuning.best([candidate(offer) for offer in rivals])
-            reason, slower = _measured(times)
+            reason, slower = by_measuring(times)
         step = step_of(node, chosen.kernel.kind, layout, [*slower, *rejected])
         step.reason = reason
         if pool is not None:
@@ -217,13 +224,55 @@ class _Planner:
         reads = list(chosen.pointers[: len(chosen.pointers) - len(last.results)])
         self._emit(chosen.kernel, reads, last, layout, step)
 
-    def _operand(self, value: Value, how: str, offer: Offer) -> Pointer:
+    def _takes_steps(self, work: Work, offer: Offer) -> bool:
+        """Whether an offer is more than one step, so that a trial of its kernel says little."""
+        packed = [work.operands[i] for i, how in offer.operands if how == "packed"]
+        return offer.then is not None or any(self._at_run_time(v) for v in packed if v is not None)
+
+    def _at_run_time(self, value: Value) -> bool:
+        return value in self.home or value.node in self.deferred
+
+    def _first(self, work: Work, offer: Offer, reads: list[Pointer]) -> list[Pointer]:
+        """The first of two kernels: what the second one reads."""
+        partial = Slot(work.node.results[0], Packed(repr(offer.spec), offer.floats))
+        kernel = TemplateKernel(offer, work.anchor, work.anchor, partial.layout, (), ())
+        step = step_of(work.node, offer.kind, partial.layout, [])
+        step.reason = f"predicted {offer.seconds * 1e6:.0f} us on one core, with what follows"
+        self.schedule.add(kernel, reads, [partial], step)
+        return [partial]
+
+    def _operand(self, work: Work, position: int, how: str, offer: Offer) -> Pointer:
+        value = work.operands[position]
+        assert value is not None
         if how == "packed":
+            return self._packed(value, offer, work.node)
+        if how == "padded" and value not in self.home:
+            return Slot(value, Padded(self.lanes))
+        if how == "padded":
+            how = "plain"  # what lies behind its end are pad lanes
+        if how == "pooled":  # of a max_pool_index, what it looked at
+            index, how = value.node, "blocked"
+            assert index.operands[0] is not None
+            value = index.operands[0]
+        return self._in_layout(value, self.plain if how == "plain" else self.blocked)
+
+    def _packed(self, value: Value, offer: Offer, node: Node) -> Pointer:
+        """Weights in the order of a template: of a param once, of another value in every run."""
+        if not self._at_run_time(value):
             key = (offer.kind, repr(offer.spec), repr(offer.tiling))
             return PackedParam(value, key, offer.pack)
-        if how == "padded":
-            return Slot(value, Padded(self.lanes))
-        return self._in_layout(value, self.plain if how == "plain" else self.blocked)
+        source, addresses = origin(value, self.home.__contains__)
+        kernel = PackKernel(offer, node, addresses, self.lanes)
+        slot = Slot(source, kernel.layout)
+        if not self._made(slot):
+            step = step_of(copy_node(value.type), "pack", slot.layout, [])
+            step.op, step.sources = f"weights of {offer.kind}", node.sources
+            step.reason = "weights known only at run time, in the order in which they are read"
+            self.schedule.add(kernel, [self._in_layout(source, self.plain)], [slot], step)
+        return slot
+
+    def _made(self, slot: Slot) -> bool:
+        return any(slot in call.writes for call in self.schedule.calls)
 
     def _loops(self, node: Node, rejected: list[str]) -> None:
         layout: Layout = self.blocked if self._blocks_result(node) else self.plain
@@ -285,8 +334,9 @@ class _Planner:
         if slot.layout == layout:
             return slot
         wanted = Slot(value, layout)
-        made = any(wanted in call.writes for call in self.schedule.calls)
-        return wanted if made else self._copied(value, layout, value.node.sources, wanted)
+        if self._made(wanted):
+            return wanted
+        return self._copied(value, layout, value.node.sources, wanted)
 
     def _copied(
         self, value: Value, layout: Layout, sources: tuple[str, ...], into: Slot | None = None
@@ -337,23 +387,3 @@ class _Planner:
             taken.add(root)
             self.schedule.outputs.append(slot)
         carry(self.schedule, self._moved)
-
-
-def _predicted(found: list[Offer]) -> tuple[str, list[str]]:
-    """Why the first offer was taken, and not the others."""
-    slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
-    return f"predicted {found[0].seconds * 1e6:.0f} us on one core", slower
-
-
-def _measured(times: list[Time]) -> tuple[str, list[str]]:
-    """The same for what was measured; nothing yet where it is still to be."""
-    if not times:
-        return "to be measured", []
-    best, *others = times
-    following = f", next {others[0]}" if others else ""
-    slower = [
-        f"{time.kind} {time.tiling}: {time.seconds * 1e6:.0f} us, "
-        f"predicted {time.predicted * 1e6:.0f} us"
-        for time in others
-    ]
-    return f"tuned: {best.seconds * 1e6:.0f} us{following}", slower

@@ -13,6 +13,7 @@ from cnnir.passes.commute import Commute
 from cnnir.passes.cse import Cse
 from cnnir.passes.dead import Dead
 from cnnir.passes.decompose import Decompose
+from cnnir.passes.duplicate import Duplicate
 from cnnir.passes.fold import Fold
 from cnnir.passes.fuse import Fuse
 from cnnir.passes.grouped import Grouped
@@ -48,6 +49,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         Identity(),
         Cse(),
         Siblings(),
+        Duplicate(),
         Fuse(),
         Dead(),
     ),

@@ -20,7 +20,8 @@ from cnnir.passes.base import Pass
 from cnnir.rewrite import Declined, Outcome, decline, other_uses, replace_values, unite
 
 REDUCTIONS = ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod")
-ANCHORS = ("conv", "conv_transpose", "matmul", "max_pool", "avg_pool", "lp_pool", *REDUCTIONS)
+POOLS = ("max_pool", "avg_pool", "lp_pool", "max_pool_grad")
+ANCHORS = ("conv", "conv_transpose", "matmul", *POOLS, *REDUCTIONS)
 
 
 @dataclass(eq=False)

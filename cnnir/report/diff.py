@@ -1,8 +1,9 @@
 """Two graphs side by side: which nodes they share, which differ, and by how much their values do.
 
 Nodes are aligned in the order they run: by op, attributes and types, or, where the graphs are two
-states of one, by being the same node. What lies between aligned nodes is paired by its source
-nodes, and the rest was removed or added. Values are those of one set of random inputs, in f64.
+states of one, by being the same node. What lies between aligned nodes is paired by source nodes, a
+fused node with the last of those that went into it; the rest was removed or added. Values are those
+of one set of random inputs, in f64.
 """
 
 from __future__ import annotations
@@ -57,17 +58,32 @@ def pairs(left: Graph, right: Graph) -> list[Pair]:
 
 
 def _paired(left: Sequence[Node], right: Sequence[Node]) -> Iterator[Pair]:
-    """Nodes that do not align: by their source nodes where those meet, in order."""
-    waiting = list(right)
-    for node in left:
-        meets = [n for n in waiting if n.name == node.name and {*n.sources} & {*node.sources}]
-        if not meets:
-            yield Pair(node, None)
+    """Nodes that do not align: each of the right with the one whose result it took over, if any."""
+    start = 0
+    for node in right:
+        partner = _partner(left[start:], node)
+        if partner is None:
+            yield Pair(None, node)
             continue
-        while waiting[0] is not meets[0]:
-            yield Pair(None, waiting.pop(0))
-        yield Pair(node, waiting.pop(0))
-    yield from (Pair(None, node) for node in waiting)
+        yield from (Pair(gone, None) for gone in left[start : start + partner])
+        yield Pair(left[start + partner], node)
+        start += partner + 1
+    yield from (Pair(gone, None) for gone in left[start:])
+
+
+def _partner(left: Sequence[Node], node: Node) -> int | None:
+    """The last node of the same result type whose sources are all among this one's; or else one of
+    the same op that shares a source."""
+    types, sources = [v.type for v in node.results], {*node.sources}
+    found = None
+    for position, other in enumerate(left):
+        own = {*other.sources}
+        if own and own <= sources and [v.type for v in other.results] == types:
+            found = position
+    if found is not None:
+        return found
+    alike = (i for i, n in enumerate(left) if n.name == node.name and {*n.sources} & sources)
+    return next(alike, None)
 
 
 def _signature(node: Node) -> Hashable:

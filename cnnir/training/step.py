@@ -103,12 +103,14 @@ class Step:
 
     def evaluate(self, inputs: Arrays, targets: Arrays) -> dict[str, float]:
         """The loss and the metrics of a batch in the net's inference form; nothing changes."""
+        self.follow()
         compiled = self._get("evaluate", inputs, targets, self._evaluate)
         results = self._run(compiled, [*inputs, *targets])
         return dict(zip(compiled.shown, map(float, results), strict=True))
 
     def predict(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """What the net gives for a batch in its inference form, by name."""
+        self.follow()
         compiled = self._get("predict", inputs, (), self._evaluate)
         return dict(zip(compiled.shown, self._run(compiled, inputs), strict=True))
 
@@ -157,6 +159,7 @@ class Step:
         names = {*described.weights, *described.slots}
         if self.weights is None or names != set(self.weights.types):
             self.weights = Weights(self.net, described.weights, described.slots, self.weights)
+            self._known.clear()  # of before these weights were inputs
         return described
 
     def _evaluate(self, inputs: Types, targets: Types) -> StepGraph:

@@ -109,14 +109,14 @@ class ConvEmitter:
     def __init__(self, b: Builder, g: Geometry, epilogue: Epilogue | None) -> None:
         self.b, self.g, self.spec, self.tiling = b, g, g.spec, g.tiling
         self.epilogue = epilogue
-        self.groups = g.spec.groups
+        self.groups, self.item = g.spec.groups, b.item
         self.x, self.w, *rest, self.y = b.pointers
         self.bias = rest[0] if g.spec.bias else None
 
     def run(self) -> None:
         b, g, tiling = self.b, self.g, self.tiling
         extents = [self.groups, g.chunks, g.images, g.axes[0].out, g.bands]
-        group, chunk, self.image, self.slice, band = b.unflatten(b.item, extents)
+        group, chunk, self.image, self.slice, band = b.unflatten(self.item, extents)
         first = b.mul(band, tiling.band)
         last = b.min(b.add(first, tiling.band), g.rows.parts)
         self.locate(group, g.rows.start(b, first))

@@ -4,8 +4,10 @@ import { element, plural } from "./dom.js";
 
 const WORDS = {
   loops: /\b(?:kernel|for|in|if|else|let|store|scratch|vector|parallel|unrolled|serial|item)\b/,
-  "LLVM IR": /\b(?:define|declare|void|ptr|float|i1|i8|i32|i64|load|store|call|br|label|ret|phi|getelementptr|fadd|fmul|add|mul|icmp|select|nuw|nsw|internal|constant|undef|poison|zeroinitializer)\b/,
-  "CUDA C": /\b(?:__global__|__device__|__shared__|__launch_bounds__|extern|void|float|int|const|for|if|else|return|unsigned|long|struct|template|static|restrict|__restrict__)\b/,
+  "LLVM IR":
+    /\b(?:define|declare|void|ptr|float|i1|i8|i32|i64|load|store|call|br|label|ret|phi|getelementptr|fadd|fmul|add|mul|icmp|select|nuw|nsw|internal|constant|undef|poison|zeroinitializer)\b/,
+  "CUDA C":
+    /\b(?:__global__|__device__|__shared__|__launch_bounds__|extern|void|float|int|const|for|if|else|return|unsigned|long|struct|template|static|restrict|__restrict__)\b/,
   assembly: /(?<=^\s+)[a-z][\w.]*/,
   body: /\b(?:graph|param|return|body)\b/,
 };
@@ -31,19 +33,23 @@ export function codeBox(text, kind) {
   else inside.append(...coloured(text, kind));
   const lines = text.split("\n").length;
   const copy = element("button", {
-    className: "quiet", textContent: "copy",
+    className: "quiet",
+    textContent: "copy",
     click: () => navigator.clipboard?.writeText(text).then(() => (copy.textContent = "copied")),
   });
-  return element("div", { className: "code" },
+  return element(
+    "div",
+    { className: "code" },
     element("div", { className: "code-head" }, element("span", {}, plural(lines, "line")), copy),
-    element("pre", { tabIndex: 0 }, inside));
+    element("pre", { tabIndex: 0 }, inside),
+  );
 }
 
 function coloured(text, kind) {
   const words = WORDS[kind]?.source ?? "(?!)";
   const pattern = new RegExp(
-    `(?<comment>${COMMENTS[kind] ?? "(?!)"})|(?<string>"[^"\\n]*")|(?<word>${words})`
-    + "|(?<name>[%@][\\w.\"-]+)|(?<number>\\b0x[\\da-fA-F]+\\b|\\b\\d[\\d.]*(?:e[+-]?\\d+)?f?\\b)",
+    `(?<comment>${COMMENTS[kind] ?? "(?!)"})|(?<string>"[^"\\n]*")|(?<word>${words})` +
+      '|(?<name>[%@][\\w."-]+)|(?<number>\\b0x[\\da-fA-F]+\\b|\\b\\d[\\d.]*(?:e[+-]?\\d+)?f?\\b)',
     "gm",
   );
   const parts = [];
@@ -63,15 +69,19 @@ export function codeTabs(model, texts) {
   const body = element("div", {});
   const buttons = texts.map(([kind, source]) =>
     element("button", {
-      role: "tab", textContent: kind, "aria-selected": "false",
-      click: async (event) => {
-        const open = event.currentTarget.getAttribute("aria-selected") === "true";
+      role: "tab",
+      textContent: kind,
+      "aria-selected": "false",
+      click: async ({ currentTarget: chosen }) => {
+        const open = chosen.getAttribute("aria-selected") === "true";
         for (const button of buttons) button.setAttribute("aria-selected", "false");
         body.replaceChildren();
         if (open) return;
-        event.currentTarget.setAttribute("aria-selected", "true");
+        chosen.setAttribute("aria-selected", "true");
         const text = typeof source === "string" ? source : await textOf(model, source);
-        body.replaceChildren(codeBox(text, kind));
+        // another one may have been chosen while this was unpacked
+        if (chosen.getAttribute("aria-selected") === "true")
+          body.replaceChildren(codeBox(text, kind));
       },
     }),
   );

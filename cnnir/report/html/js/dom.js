@@ -20,7 +20,8 @@ function filled(made, props, children) {
   for (const [name, value] of Object.entries(props)) {
     if (value === null || value === undefined) continue;
     if (typeof value === "function") made.addEventListener(name, value);
-    else if (name.includes("-") || name === "role" || name === "for") made.setAttribute(name, value);
+    else if (name.includes("-") || name === "role" || name === "for")
+      made.setAttribute(name, value);
     else if (name === "style") made.style.cssText = value;
     else made[name] = value;
   }
@@ -79,7 +80,10 @@ export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"
 
 /** `f32[1,64,56,56]` as 64×56×56: without element type and a batch of one. */
 export function sizes(type) {
-  const inside = type.slice(type.indexOf("[") + 1, -1).split(",").filter((size) => size !== "");
+  const inside = type
+    .slice(type.indexOf("[") + 1, -1)
+    .split(",")
+    .filter((size) => size !== "");
   if (inside.length > 1 && inside[0] === "1") inside.shift();
   return inside.join("×") || "scalar";
 }

@@ -1,6 +1,7 @@
 // Draws a scene on a canvas: panning, zooming, hovering, selecting. Knows nothing of passes.
 
 import { colour, element } from "./dom.js";
+import { GraphMap } from "./graph-map.js";
 
 const LEAST_ZOOM = 0.02;
 const MOST_ZOOM = 3;
@@ -20,10 +21,13 @@ export class GraphView {
     this.selected = null;
     this.hits = null;
     this.heat = () => 0;
-    this.canvas = element("canvas", { tabIndex: 0, "aria-label": "The graph; arrows walk along it" });
-    this.map = element("canvas", { className: "map", "aria-hidden": "true" });
+    this.canvas = element("canvas", {
+      tabIndex: 0,
+      "aria-label": "The graph; arrows walk along it",
+    });
+    this.map = new GraphMap((x, y) => this.lookAt(x, y));
     this.busy = element("div", { className: "busy", hidden: true, textContent: "laying out …" });
-    this.element = element("div", { className: "graph" }, this.canvas, this.map, this.busy);
+    this.element = element("div", { className: "graph" }, this.canvas, this.map.element, this.busy);
     this.listen();
     new ResizeObserver(() => this.resize()).observe(this.element);
   }
@@ -38,7 +42,7 @@ export class GraphView {
     }
     if (first) this.start();
     this.clamp();
-    this.sketch = null;
+    this.map.forget();
     this.redraw();
   }
 
@@ -59,7 +63,10 @@ export class GraphView {
   start() {
     const { box } = this.scene;
     const [width, height] = this.extent();
-    const all = Math.min((width - 80) / (box.right - box.left), (height - 80) / (box.bottom - box.top));
+    const all = Math.min(
+      (width - 80) / (box.right - box.left),
+      (height - 80) / (box.bottom - box.top),
+    );
     this.zoom = Math.min(1, Math.max(all, 0.88));
     const input = [...this.scene.nodes.values()].find((node) => node.title === "input");
     this.x = input?.x ?? (box.left + box.right) / 2;
@@ -71,7 +78,10 @@ export class GraphView {
   fit() {
     const { box } = this.scene;
     const [width, height] = this.extent();
-    const room = Math.min((width - 60) / (box.right - box.left), (height - 60) / (box.bottom - box.top));
+    const room = Math.min(
+      (width - 60) / (box.right - box.left),
+      (height - 60) / (box.bottom - box.top),
+    );
     this.zoom = Math.max(LEAST_ZOOM, Math.min(1.2, room));
     this.x = (box.left + box.right) / 2;
     this.y = (box.top + box.bottom) / 2;
@@ -93,6 +103,13 @@ export class GraphView {
   panBy(dx, dy) {
     this.x += dx / this.zoom;
     this.y += dy / this.zoom;
+    this.clamp();
+    this.redraw();
+  }
+
+  lookAt(x, y) {
+    this.x = x;
+    this.y = y;
     this.clamp();
     this.redraw();
   }
@@ -145,7 +162,8 @@ export class GraphView {
     const bounds = this.canvas.getBoundingClientRect();
     const [x, y] = this.at(event.clientX - bounds.left, event.clientY - bounds.top);
     for (const node of this.scene?.nodes.values() ?? []) {
-      if (Math.abs(node.x - x) <= node.width / 2 && Math.abs(node.y - y) <= node.height / 2) return node;
+      if (Math.abs(node.x - x) <= node.width / 2 && Math.abs(node.y - y) <= node.height / 2)
+        return node;
     }
     return null;
   }
@@ -181,25 +199,20 @@ export class GraphView {
       [this.x, this.y, this.zoom] = [node.x, node.y, Math.max(this.zoom, 1.2)];
       this.redraw();
     });
-    canvas.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      const bounds = canvas.getBoundingClientRect();
-      const point = [event.clientX - bounds.left, event.clientY - bounds.top];
-      const lines = event.deltaMode === 1 ? 16 : 1;
-      if (event.ctrlKey || event.metaKey) this.zoomBy(Math.exp(-event.deltaY * lines * 0.01), point);
-      else if (event.shiftKey && !event.deltaX) this.panBy(event.deltaY * lines, 0);
-      else this.panBy(event.deltaX * lines, event.deltaY * lines);
-    }, { passive: false });
-    const jump = (event) => {
-      if (!(event.buttons & 1) || !this.sketch) return;
-      const bounds = this.map.getBoundingClientRect();
-      this.x = (event.clientX - bounds.left) / this.sketch.scale + this.sketch.left;
-      this.y = (event.clientY - bounds.top) / this.sketch.scale + this.sketch.top;
-      this.clamp();
-      this.redraw();
-    };
-    this.map.addEventListener("pointerdown", jump);
-    this.map.addEventListener("pointermove", jump);
+    canvas.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        const bounds = canvas.getBoundingClientRect();
+        const point = [event.clientX - bounds.left, event.clientY - bounds.top];
+        const lines = event.deltaMode === 1 ? 16 : 1;
+        if (event.ctrlKey || event.metaKey)
+          this.zoomBy(Math.exp(-event.deltaY * lines * 0.01), point);
+        else if (event.shiftKey && !event.deltaX) this.panBy(event.deltaY * lines, 0);
+        else this.panBy(event.deltaX * lines, event.deltaY * lines);
+      },
+      { passive: false },
+    );
   }
 
   resize() {
@@ -207,7 +220,7 @@ export class GraphView {
     const dots = devicePixelRatio || 1;
     this.canvas.width = Math.round(width * dots);
     this.canvas.height = Math.round(height * dots);
-    this.sketch = null;
+    this.map.forget();
     this.draw();
   }
 
@@ -219,7 +232,7 @@ export class GraphView {
   /** Colours are read again when the theme changes. */
   recolour() {
     this.palette = null;
-    this.sketch = null;
+    this.map.forget();
     this.redraw();
   }
 
@@ -246,14 +259,21 @@ export class GraphView {
         this.drawNode(c, key, node);
       }
     }
-    this.drawMap(left, top, right, bottom);
+    this.map.draw(this.scene, { left, top, right, bottom }, [width, height], this.palette);
   }
 
   drawEdge(c, edge) {
-    const near = this.selected !== null && (edge.from === this.selected || edge.to === this.selected);
+    const near =
+      this.selected !== null && (edge.from === this.selected || edge.to === this.selected);
     const faint = this.hits && !(this.hits.has(edge.from) && this.hits.has(edge.to));
     c.globalAlpha = faint ? 0.25 : edge.far && !near ? 0.55 : 1;
-    c.strokeStyle = near ? this.palette.accent : edge.heir ? this.palette.fused : edge.ghost ? this.palette.went : this.palette.edge;
+    c.strokeStyle = near
+      ? this.palette.accent
+      : edge.heir
+        ? this.palette.fused
+        : edge.ghost
+          ? this.palette.went
+          : this.palette.edge;
     c.lineWidth = (near ? 2.2 : 1.3) / Math.max(this.zoom, 0.35) ** 0.5;
     c.setLineDash(edge.heir ? [1.5, 4] : edge.ghost ? [5, 4] : []);
     c.stroke(edge.path);
@@ -284,7 +304,8 @@ export class GraphView {
     if (this.zoom >= TEXT_FROM && node.family !== "port") this.drawBand(c, node, x, y, gone);
     c.strokeStyle = chosen ? palette.accent : node.state === "kept" ? palette.line : tint;
     c.lineWidth = chosen ? 3 : node.state === "kept" ? 1 : 2;
-    if (this.zoom < TEXT_FROM) c.lineWidth = (chosen || node.state !== "kept" ? 2.5 : 0) / this.zoom;
+    if (this.zoom < TEXT_FROM)
+      c.lineWidth = (chosen || node.state !== "kept" ? 2.5 : 0) / this.zoom;
     c.setLineDash(gone ? [6, 4] : []);
     c.beginPath();
     c.roundRect(x, y, node.width, node.height, node.family === "port" ? node.height / 2 : 6);
@@ -320,7 +341,11 @@ export class GraphView {
     c.font = `600 13px ${FONT}`;
     const line = port ? node.y : this.zoom < DETAIL_FROM ? node.y : y + 16;
     const sign = node.state === "kept" ? "" : node.fused ? "⊕" : gone ? "−" : "+";
-    c.fillText(fitting(c, node.title, node.width - (port ? 100 : 30) - (sign ? 16 : 0)), left, line);
+    c.fillText(
+      fitting(c, node.title, node.width - (port ? 100 : 30) - (sign ? 16 : 0)),
+      left,
+      line,
+    );
     if (sign) {
       c.fillStyle = tint;
       c.font = `700 15px ${FONT}`;
@@ -338,50 +363,6 @@ export class GraphView {
     c.textAlign = "left";
     c.font = `11.5px ${FONT}`;
     c.fillText(fitting(c, node.detail, room), left, below);
-  }
-
-  /** A small picture of the whole, with what is in sight; the whole is drawn once a scene. */
-  drawMap(left, top, right, bottom) {
-    const { box } = this.scene;
-    const [width, height] = this.extent();
-    const wide = box.right - box.left;
-    const high = box.bottom - box.top;
-    const hidden = wide * this.zoom < width && high * this.zoom < height;
-    this.map.hidden = hidden;
-    if (hidden) return;
-    const dots = devicePixelRatio || 1;
-    if (!this.sketch) {
-      const scale = Math.min(0.12, 150 / wide, Math.max(120, height - 140) / high);
-      const size = [Math.max(10, wide * scale), high * scale];
-      const sketch = element("canvas", {
-        width: Math.ceil(size[0] * dots) || 1, height: Math.ceil(size[1] * dots) || 1,
-      });
-      const s = sketch.getContext("2d");
-      s.scale(scale * dots, scale * dots);
-      s.translate(-box.left, -box.top);
-      const least = 1.5 / scale;
-      for (const node of this.scene.nodes.values()) {
-        s.fillStyle = this.palette[`f-${node.family}`];
-        s.globalAlpha = node.state === "went" ? 0.3 : 0.9;
-        const tall = Math.max(node.height * 0.8, least);
-        s.fillRect(node.x - node.width / 2, node.y - tall / 2, Math.max(node.width, least), tall);
-      }
-      this.sketch = { canvas: sketch, scale, left: box.left, top: box.top };
-      this.map.width = sketch.width;
-      this.map.height = sketch.height;
-      this.map.style.width = `${size[0]}px`;
-      this.map.style.height = `${size[1]}px`;
-    }
-    const m = this.map.getContext("2d");
-    const { canvas, scale } = this.sketch;
-    m.setTransform(1, 0, 0, 1, 0, 0);
-    m.clearRect(0, 0, this.map.width, this.map.height);
-    m.drawImage(canvas, 0, 0);
-    m.scale(scale * dots, scale * dots);
-    m.translate(-box.left, -box.top);
-    m.strokeStyle = this.palette.accent;
-    m.lineWidth = 1.5 / scale;
-    m.strokeRect(left, top, right - left, bottom - top);
   }
 }
 

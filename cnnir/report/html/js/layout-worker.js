@@ -57,7 +57,8 @@ function middled(piece, dx) {
 
 /** How far to the right a piece stands best under those before it that it reads from. */
 function beneath(piece, edges, at) {
-  const shifts = edges.filter(([a, b]) => piece.at.has(b) && !piece.at.has(a) && (at[2 * a] || at[2 * a + 1]))
+  const shifts = edges
+    .filter(([a, b]) => piece.at.has(b) && !piece.at.has(a) && (at[2 * a] || at[2 * a + 1]))
     .map(([a, b]) => at[2 * a] - piece.at.get(b)[0]);
   return shifts.length ? shifts.reduce((sum, x) => sum + x, 0) / shifts.length : -piece.width / 2;
 }
@@ -77,7 +78,8 @@ function sorted(count, edges) {
   const rank = new Float64Array(count);
   let least = 0;
   for (let k = 0; k < count; k += 1) {
-    while (k === ready.length) { // a cycle: the first node of it goes first
+    while (k === ready.length) {
+      // a cycle: the first node of it goes first
       if (waits[least] > 0) ready.push(least);
       waits[least] = 0;
       least += 1;
@@ -90,7 +92,9 @@ function sorted(count, edges) {
     }
   }
   for (const node of sources) rank[node] = Math.min(...after[node].map((next) => rank[next])) - 0.5;
-  return Array.from({ length: count }, (_, node) => node).sort((a, b) => rank[a] - rank[b] || a - b);
+  return Array.from({ length: count }, (_, node) => node).sort(
+    (a, b) => rank[a] - rank[b] || a - b,
+  );
 }
 
 /** Runs of the order; the last node of one, where all passes through it, is the first of the next. */
@@ -141,7 +145,13 @@ function laidOut(nodes, sizes, edges, place) {
 /** Nodes 0, 1, ... in an order in which edges lead on. */
 function byDagre(boxes, edges) {
   const graph = new dagre.graphlib.Graph({ multigraph: true });
-  graph.setGraph({ rankdir: "TB", nodesep: 22, edgesep: 14, ranksep: 30, ranker: "network-simplex" });
+  graph.setGraph({
+    rankdir: "TB",
+    nodesep: 22,
+    edgesep: 14,
+    ranksep: 30,
+    ranker: "network-simplex",
+  });
   boxes.forEach(([width, height], k) => graph.setNode(String(k), { width, height }));
   for (const edge of affordable(boxes.length, edges)) {
     const [a, b] = edges[edge];

@@ -19,7 +19,7 @@ export function sceneOf(model, k, changes) {
       state,
       fused: fused.has(number),
       title: port ? "input" : model.title(number),
-      detail: lastPart(port ? model.nodes[number].name ?? "" : model.label(stage, number)),
+      detail: lastPart(port ? (model.nodes[number].name ?? "") : model.label(stage, number)),
       size: sizes(model.nodes[number].types[0]),
       family: model.family(number),
       width: NODE_WIDTH,
@@ -66,9 +66,17 @@ function addOutputs(model, k, nodes, edges) {
     if (from === null || from < 0 || !nodes.has(from)) return;
     const key = `out${position}`;
     nodes.set(key, {
-      number: from, key, stage: k, state: "kept", fused: false, title: "output",
-      detail: lastPart(name), size: sizes(model.nodes[from].types[operand[1] ?? 0] ?? ""),
-      family: "port", width: NODE_WIDTH, height: PORT_HEIGHT,
+      number: from,
+      key,
+      stage: k,
+      state: "kept",
+      fused: false,
+      title: "output",
+      detail: lastPart(name),
+      size: sizes(model.nodes[from].types[operand[1] ?? 0] ?? ""),
+      family: "port",
+      width: NODE_WIDTH,
+      height: PORT_HEIGHT,
     });
     edges.push({ from, to: key, ghost: false });
   });
@@ -91,7 +99,9 @@ export class Layouts {
     const shown = changes && stage === k;
     const key = `${stage} ${shown}`;
     if (!this.kept.has(key)) {
-      const asked = new Promise((resolve) => this.ask({ key, scene: sceneOf(model, stage, shown), resolve }));
+      const asked = new Promise((resolve) =>
+        this.ask({ key, scene: sceneOf(model, stage, shown), resolve }),
+      );
       this.kept.set(key, asked);
     }
     return this.kept.get(key);

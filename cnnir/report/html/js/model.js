@@ -4,10 +4,32 @@ const FAMILIES = {
   conv: ["conv", "conv_transpose", "conv_weight_grad"],
   matmul: ["matmul"],
   pool: ["max_pool", "avg_pool", "lp_pool", "max_pool_index", "max_pool_grad"],
-  norm: ["batch_norm", "batch_norm_training", "layer_norm", "group_norm", "lrn", "softmax",
-    "log_softmax"],
-  move: ["reshape", "transpose", "concat", "slice", "pad", "expand", "tile", "gather", "gather_nd",
-    "gather_elements", "scatter_nd", "scatter_elements", "resize", "identity", "barrier"],
+  norm: [
+    "batch_norm",
+    "batch_norm_training",
+    "layer_norm",
+    "group_norm",
+    "lrn",
+    "softmax",
+    "log_softmax",
+  ],
+  move: [
+    "reshape",
+    "transpose",
+    "concat",
+    "slice",
+    "pad",
+    "expand",
+    "tile",
+    "gather",
+    "gather_nd",
+    "gather_elements",
+    "scatter_nd",
+    "scatter_elements",
+    "resize",
+    "identity",
+    "barrier",
+  ],
   port: ["input", "output"],
 };
 const FAMILY_OF = new Map(
@@ -169,7 +191,10 @@ export class Model {
 
   /** Nodes that a text is found in, those of stage k first: [{number, stage, label}]. */
   search(text, k, most) {
-    const words = text.toLowerCase().split(/\s+/).filter((word) => word !== "");
+    const words = text
+      .toLowerCase()
+      .split(/\s+/)
+      .filter((word) => word !== "");
     if (!words.length) return [];
     this.haystacks ??= this.nodes.map((node, number) => {
       const stage = this.stageOf(number, this.born.get(number));

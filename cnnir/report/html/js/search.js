@@ -23,18 +23,31 @@ export class Search {
     this.list.hidden = !text;
     this.box.setAttribute("aria-expanded", String(Boolean(text)));
     const rows = this.found.slice(0, MOST_HITS).map((hit, i) => this.row(hit, i));
-    if (text && !rows.length) rows.push(element("li", { className: "faint none", textContent: "Nothing of that name" }));
-    if (this.found.length > MOST_HITS) rows.push(element("li", { className: "faint none", textContent: `and ${this.found.length - MOST_HITS} more` }));
+    if (text && !rows.length)
+      rows.push(element("li", { className: "faint none", textContent: "Nothing of that name" }));
+    if (this.found.length > MOST_HITS)
+      rows.push(
+        element("li", {
+          className: "faint none",
+          textContent: `and ${this.found.length - MOST_HITS} more`,
+        }),
+      );
     this.list.replaceChildren(...rows);
     this.point();
   }
 
   row(hit, i) {
     const elsewhere = hit.stage !== this.go.stage() ? this.model.stages[hit.stage].label : "";
-    return element("li", { role: "option", pointerdown: () => this.take(i) },
+    return element(
+      "li",
+      { role: "option", pointerdown: () => this.take(i) },
       element("span", { className: `swatch f-${this.model.family(hit.number)}` }),
       element("span", { className: "grow", textContent: hit.label }),
-      element("span", { className: "faint small", textContent: elsewhere ? `until ${elsewhere}` : this.model.title(hit.number) }));
+      element("span", {
+        className: "faint small",
+        textContent: elsewhere ? `until ${elsewhere}` : this.model.title(hit.number),
+      }),
+    );
   }
 
   key(event) {
@@ -50,7 +63,9 @@ export class Search {
   }
 
   point() {
-    [...this.list.children].forEach((row, i) => row.setAttribute("aria-selected", String(i === this.chosen)));
+    [...this.list.children].forEach((row, i) =>
+      row.setAttribute("aria-selected", String(i === this.chosen)),
+    );
     this.list.children[this.chosen]?.scrollIntoView({ block: "nearest" });
   }
 
