@@ -63,6 +63,8 @@ class Step:
     """Tile sizes and the like."""
     serial: int = -1
     """Of the graph's node that it computes, or whose result it copies."""
+    tail: int = -1
+    """Of a second node, if it computes what that makes of the first one's result."""
     symbol: str = ""
     """The function that it calls, in `Program.texts`; empty where there is none."""
 

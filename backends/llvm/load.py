@@ -25,11 +25,11 @@ from cnnir.backends.schedule import EXPRESSIONS
 from cnnir.backends.state import State
 from cnnir.errors import BackendError, RuntimeError
 
-SHARING_COST = 40e-6
-"""Seconds, by estimate, that several threads must save for a run to be shared. Sharing takes 8 us
-where the others spin for work, 25 us where they have gone to sleep, as they mostly have when such
-short runs come one at a time; and estimates are high by a third or more (LeNet: 4 images gain 6 us
-or lose 9, 8 images gain 27 or 12)."""
+SHARING_COST = 70e-6
+"""Seconds, by estimate, that several threads must save for a run to be shared. Sharing takes 5 us
+where the others spin for work, and 30 us or more where they have gone to sleep, as they mostly have
+when such short runs come one at a time; and estimates are high by half (LeNet, 8 images, 56 us by
+estimate: 41 instead of 61 us where workers spin, 74 to 117 where they sleep)."""
 
 _FLOPS, _BYTES = 60e9, 40e9  # a second, on one core, of short runs
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnnir.backends.llvm.kernels.pool import PoolSpec
+from cnnir.backends.llvm.kernels.pooling import Pooling
 from cnnir.backends.llvm.kernels.spec import ConvSpec, Target
 from cnnir.ir import Graph, Node, Value
 
@@ -34,6 +35,10 @@ class Work:
     anchor: Node
     operands: tuple[Value | None, ...]
     """Of the anchor."""
+    flattened: bool = False
+    """Whether the first operand, in blocks of channels, is read as one row an image."""
+    pool: Pooling | None = None
+    """What is made of the results of a convolution before they are stored."""
 
     def shape(self, position: int) -> tuple[int, ...]:
         """The shape of an anchor operand."""
