@@ -114,13 +114,8 @@ def _least(function: int, context: Context) -> list[float]:
 
 def _weights(candidates: Sequence[Candidate], graph: Graph) -> np.ndarray:
     """A block that holds the packed weights of any of the candidates."""
-    sizes = []
-    for candidate in candidates:
-        for pointer in candidate.pointers:
-            if isinstance(pointer, PackedParam):
-                array = graph.array(pointer.value)
-                assert array is not None
-                sizes.append(pointer.pack(array).nbytes)
+    pointers = (p for candidate in candidates for p in candidate.pointers)
+    sizes = [pointer.nbytes for pointer in pointers if isinstance(pointer, PackedParam)]
     block = aligned(max(sizes, default=0) + SLACK)
     _fill(block)
     return block
