@@ -260,7 +260,7 @@ class _Planner:
         """Weights in the order of a template: of a param once, of another value in every run."""
         if not self._at_run_time(value):
             key = (offer.kind, repr(offer.spec), repr(offer.tiling))
-            return PackedParam(value, key, offer.pack)
+            return PackedParam(value, key, offer.pack, offer.packed_bytes)
         source, addresses = origin(value, self.home.__contains__)
         kernel = PackKernel(offer, node, addresses, self.lanes)
         slot = Slot(source, kernel.layout)

@@ -84,9 +84,14 @@ class Offer:
     """That the first one writes, where there is a second."""
     key: Hashable = field(init=False, default=())
 
-    def pack(self, array: np.ndarray) -> np.ndarray:
-        """Constant weights as the template reads them."""
-        packed: np.ndarray = self.template.pack(array, self.spec, self.tiling)
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed weights."""
+        return 4 * int(self.template.packed_size(self.spec, self.tiling))
+
+    def pack(self, array: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Constant weights as the template reads them; written to `out` where it is given."""
+        packed: np.ndarray = self.template.pack(array, self.spec, self.tiling, out)
         return packed
 
 

@@ -30,12 +30,14 @@ from cnnir.backends.llvm.kernels.spec import (
     KernelCode,
     Place,
     Strides,
-    aligned_empty,
     repeats,
     shares,
+    storage,
 )
 
-__all__ = ["ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "reject", "tilings"]
+__all__ = [
+    "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
+]  # fmt: skip
 
 
 def reject(spec: ConvSpec) -> str | None:
@@ -48,29 +50,35 @@ def reject(spec: ConvSpec) -> str | None:
     return spec.problem()
 
 
-def pack(weights: np.ndarray, spec: ConvSpec, tiling: Tiling) -> np.ndarray:
+def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
+    """Floats that `pack` makes of the weights."""
+    g = Geometry(spec, tiling)
+    return spec.out_blocks * spec.lanes * g.channels * g.taps
+
+
+def pack(
+    weights: np.ndarray, spec: ConvSpec, tiling: Tiling, out: np.ndarray | None = None
+) -> np.ndarray:
     """w[O,C/g,*kernel] in the order in which the kernel reads it.
 
     [group][tile of blocks][block of channels][tap][channel in the block][block in the tile][V]; the
     last block of channels has only its real channels, filters beyond the last are zero.
     """
     g, lanes = Geometry(spec, tiling), spec.lanes
-    filters = np.zeros((spec.out_blocks * lanes, g.channels, g.taps), np.float32)
-    filters[: spec.filters] = weights.reshape(spec.filters, g.channels, g.taps)
-    packed = aligned_empty(filters.size)
-    position = 0
+    filters = weights.reshape(spec.filters, g.channels, g.taps)
+    packed = storage(out, packed_size(spec, tiling))
     step = g.channels if spec.plain else lanes
-    for group in range(spec.groups):
-        first = group * g.blocks
-        for _ in range(g.chunks):
-            for count in shares(tiling.chunk, tiling.blocks):
-                tile = filters[first * lanes : (first + count) * lanes]
-                tile = tile.reshape(count, lanes, g.channels, g.taps)
-                first += count
-                for c in range(0, g.channels, step):
-                    part = tile[:, :, c : c + step].transpose(3, 2, 0, 1).ravel()
-                    packed[position : position + part.size] = part
-                    position += part.size
+    position = first = 0
+    for count in shares(tiling.chunk, tiling.blocks) * (spec.groups * g.chunks):
+        tile = filters[first * lanes : (first + count) * lanes]
+        for c in range(0, g.channels, step):
+            part = tile[:, c : c + step].transpose(2, 1, 0)
+            size = part.shape[0] * part.shape[1] * count * lanes
+            into = packed[position : position + size].reshape(*part.shape[:2], count * lanes)
+            into[..., : len(tile)] = part
+            into[..., len(tile) :] = 0
+            position += size
+        first += count
     return packed
 
 

@@ -32,8 +32,8 @@ from cnnir.backends.llvm.kernels.spec import (
     Place,
     Split,
     Target,
-    aligned_empty,
     shares,
+    storage,
 )
 
 WIDEST = 7  # blocks in a tile, at most
@@ -120,12 +120,19 @@ def estimate(spec: MatmulSpec, tiling: Tiling, target: Target) -> float:
     return max(compute / target.hz, weights / target.bandwidth)
 
 
-def pack(weights: np.ndarray, spec: MatmulSpec, tiling: Tiling) -> np.ndarray:
+def packed_size(spec: MatmulSpec, tiling: Tiling) -> int:
+    """Floats that `pack` makes of the weights."""
+    return spec.depth * spec.blocks * spec.lanes
+
+
+def pack(
+    weights: np.ndarray, spec: MatmulSpec, tiling: Tiling, out: np.ndarray | None = None
+) -> np.ndarray:
     """w[K,N] as [tile of blocks][K][block in the tile][V], columns beyond the last zero; K in the
     order in which x lies."""
     if spec.channels:
         weights = weights[_order(spec)]
-    packed = aligned_empty(spec.depth * spec.blocks * spec.lanes)
+    packed = storage(out, packed_size(spec, tiling))
     packed[packed.size - spec.depth * tiling.blocks * spec.lanes :] = 0  # the last tile has a rest
     # rows in portions that stay in cache, since every tile takes a part of each row
     for first in range(0, spec.depth, PORTION):

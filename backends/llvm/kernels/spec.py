@@ -276,6 +276,14 @@ def aligned_empty(size: int) -> np.ndarray:
     return bytes_[start : start + 4 * size].view(np.float32)
 
 
+def storage(out: np.ndarray | None, size: int) -> np.ndarray:
+    """Where `pack` writes: `out`, which must have that size, or an array of its own."""
+    if out is None:
+        return aligned_empty(size)
+    assert out.dtype == np.float32 and out.shape == (size,), f"{out.shape}, wanted ({size},)"
+    return out
+
+
 def aligned(array: np.ndarray) -> np.ndarray:
     """A copy in f32, row-major, on a buffer boundary."""
     copy = aligned_empty(array.size).reshape(array.shape)
