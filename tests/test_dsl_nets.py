@@ -25,9 +25,10 @@ def test_nets_compile(name: str) -> None:
     graph.verify()
     assert cnnir.parse(str(graph)).text() == str(graph)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    exe = cnnir.compile(net, threads=1)
-    assert_close(exe(x), evaluate(graph, [x], dtype="f64")[0], 1e-5)
-    exe.close()
+    for precision, error in (("default", 1e-4), ("exact", 1e-5)):
+        exe = cnnir.compile(net, threads=1, precision=precision)
+        assert_close(exe(x), evaluate(graph, [x], dtype="f64")[0], error)
+        exe.close()
 
 
 def test_resnet_block_against_torch() -> None:
