@@ -189,7 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     cpu = CpuTarget.host()
     machine = context()
-    target = Target(cpu.registers, cpu.l1, cpu.l2)
+    target = Target(cpu.registers, cpu.l1, cpu.l2, cpu.fmas)
     for case in cases(options.lanes or cpu.lanes, target):
         if options.only not in case.name:
             continue

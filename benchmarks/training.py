@@ -22,65 +22,26 @@ import numpy as np
 from results import append, context
 from training_nets import NETS, torch_net
 
-import cnnir
 from cnnir.report import timing
+from cnnir.training import SGD, Step
 
 RATE, MOMENTUM = 0.01, 0.9
 CLASSES = 10
 
 
-def step_graph(name: str) -> tuple[cnnir.Graph, dict[str, np.ndarray], list[tuple[str, str]]]:
-    """A training step as a graph, what it starts from, and which outputs become which inputs."""
-    make, shape = NETS[name]
-    traced = make().build(shape).trace(shape, training=True)
-    g = traced.graph
-    labels = g.input(cnnir.TensorType("i64", shape[:1]), "labels")
-    g.outputs[0], g.output_names[0] = g.add("cross_entropy", g.outputs[0], labels), "loss"
-    step = cnnir.gradient(g, "loss", traced.trainable)
-    rng = np.random.default_rng(0)
-    feeds: dict[str, np.ndarray] = {
-        "x": rng.standard_normal(shape, dtype=np.float32),
-        "labels": rng.integers(0, CLASSES, shape[0]),
-    }
-    weights = {}
-    for name in traced.params:
-        value = next(n for n in step.nx if n.attrs.get("ref") == name).results[0]
-        feeds[name] = step.params[name].copy()
-        weights[name] = step.input(value.type, name)
-        step.replace(value, weights[name])
-    made = list(zip(step.output_names, step.outputs, strict=True))
-    step.outputs, step.output_names = [], []
-    links = []
-    rate, momentum = step.constant(RATE, "f32"), step.constant(MOMENTUM, "f32")
-    for label, value in made:
-        if not label.startswith("grad."):
-            step.output(value, label)
-            links += [(label.removesuffix(" updated"), label)] if label != "loss" else []
-            continue
-        name = label.removeprefix("grad.")
-        feeds[f"{name} speed"] = np.zeros(value.type.shape, np.float32)
-        speed = step.input(value.type, f"{name} speed")
-        speed = step.add("add", step.add("mul", speed, momentum), value)
-        step.output(speed, f"{name} speed new")
-        moved = step.add("sub", weights[name], step.add("mul", speed, rate))
-        step.output(moved, f"{name} new")
-        links += [(f"{name} speed", f"{name} speed new"), (name, f"{name} new")]
-    step.sweep()
-    return step, feeds, links
+def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels, the same for every runner."""
+    shape, rng = NETS[name][1], np.random.default_rng(0)
+    return rng.standard_normal(shape, dtype=np.float32), rng.integers(0, CLASSES, shape[0])
 
 
 def ours(name: str, threads: int) -> Callable[[], float]:
     """A function that makes a step and gives the loss."""
-    graph, feeds, links = step_graph(name)
-    exe = cnnir.compile(graph, threads=threads)
-
-    def run() -> float:
-        results = exe.run(feeds)
-        feeds.update((into, results[made]) for into, made in links)
-        return float(results["loss"])
-
-    run.plan = exe.plan  # type: ignore[attr-defined]
-    return run
+    make, shape = NETS[name]
+    x, labels = batch(name)
+    step = Step(make().build(shape), "cross_entropy", SGD(RATE, momentum=MOMENTUM), threads=threads)
+    step.compiled([x], [labels])
+    return lambda: step([x], [labels])["loss"]
 
 
 def torchs(name: str, threads: int, mode: str) -> Callable[[], float]:
@@ -88,10 +49,8 @@ def torchs(name: str, threads: int, mode: str) -> Callable[[], float]:
     import torch
 
     torch.set_num_threads(threads)
-    net, shape = torch_net(name).train(), NETS[name][1]
-    rng = np.random.default_rng(0)
-    x = torch.tensor(rng.standard_normal(shape, dtype=np.float32))
-    labels = torch.tensor(rng.integers(0, CLASSES, shape[0]))
+    net = torch_net(name).train()
+    x, labels = map(torch.tensor, batch(name))
     if mode != "eager":
         net, x = (v.to(memory_format=torch.channels_last) for v in (net, x))
     optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from cnnir.backends.base import Plan, Program
-from cnnir.errors import Error, RuntimeError
+from cnnir.errors import Error, InputError, RuntimeError
 from cnnir.ir import Graph
 from cnnir.report.html import Subject, page
 from cnnir.report.roofline import Level, Roofline
@@ -29,7 +29,7 @@ def subject(
 ) -> Subject:
     """What is known of a program and its graph (`made` has both), which a recipe made.
 
-    seconds: about how long to measure; 0 for not at all, as for targets without a profile.
+    seconds: about how long to measure; 0 for not at all.
     """
     graph = imported.clone()
     records = recipe.optimise(graph, snapshots=True)
@@ -43,19 +43,24 @@ def subject(
         threads=recipe.options["threads"] or 1,
         nodes=_node_texts(graph, listing, recipe.options),
     )
-    if listing is None:
-        return told
-    told = replace(told, texts=_kernel_texts(made.program.texts(), listing, recipe.options))
-    if not seconds:
-        return told
-    threads, peak, rates = listing.limits(recipe.options)
-    machine = Roofline(peak, [Level(name, *rate) for name, rate in rates.items()])
-    told = replace(told, threads=threads, machine=machine)
+    if listing is not None:
+        told = replace(told, texts=_kernel_texts(made.program.texts(), listing, recipe.options))
+    return _timed(told, made, listing, recipe.options, seconds) if seconds else told
+
+
+def _timed(
+    told: Subject, made: Any, listing: Any, options: dict[str, Any], seconds: float
+) -> Subject:
+    """With the machine's limits, where the backend can tell them, and the times of some runs."""
+    if listing is not None:
+        threads, peak, rates = listing.limits(options)
+        machine = Roofline(peak, [Level(name, *rate) for name, rate in rates.items()])
+        told = replace(told, threads=threads, machine=machine)
     try:
         return replace(told, runs=_runs(made.program, made.graph, seconds))
-    except RuntimeError as error:  # inputs that are not random indices may be fine
-        note = f"times were not measured, as random inputs do not fit: {error}"
-        return replace(told, plan=replace(told.plan, notes=[*told.plan.notes, note]))
+    except (InputError, RuntimeError) as error:  # no profile; or random indices are out of range
+        notes = [*told.plan.notes, f"times were not measured: {error}"]
+        return replace(told, plan=replace(told.plan, notes=notes))
 
 
 def _renamed(plan: Plan, planned: Graph, told: Graph) -> Plan:

@@ -111,7 +111,7 @@ def test_pipeline_and_history(graph: Graph, x: np.ndarray) -> None:
     assert [n.attrs["shift"] for n in graph.order() if n.name == "roll"] == [-2]
     np.testing.assert_array_equal(evaluate(graph, [x])[0], wanted)
     rows = history.history_rows(records)
-    assert rows[0]["pass"] == "merge_rolls" and rows[0]["rewrites"] == {"roll_of_roll": 1}
+    assert rows[0]["pass"] == "merge_rolls" and rows[0]["fired"] == {"roll_of_roll": 1}
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import cnnir
+from cnnir.backends.llvm.kernels.microkernel import tile_cycles
 from cnnir.backends.llvm.target import CpuTarget
 
 CONCATS = """\
@@ -160,11 +161,64 @@ graph @reduce(%x: f32[2,24,5,7]) {
     assert np.abs(exe(x) - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("features", ["sse2", "avx2", None])
+@pytest.mark.parametrize("channels", [7, 20, 32])
+def test_channels_that_come_second_are_put_in_blocks(channels: int, features: str | None) -> None:
+    """As after a dense layer over channels that lie last: no packing step is left."""
+    text = f"""\
+graph @g(%x: f32[2,5,3,9], %r: f32[2,{channels},5,3]) {{
+  param @d : f32[9,{channels}]
+  param @w : f32[24,{channels},3,3]
+  %0 = matmul(%x, @d) : f32[2,5,3,{channels}]
+  %1 = transpose(%0) {{perm=(0, 3, 1, 2)}} : f32[2,{channels},5,3]
+  %2 = conv(%1, @w) {{padding=(1, 1, 1, 1)}} : f32[2,24,5,3]
+  %3 = add(%1, %r) : f32[2,{channels},5,3]
+  return %2, %3
+}}"""
+    graph = cnnir.parse(text, seed=2)
+    exe = cnnir.compile(graph, threads=2, features=features)
+    (moved,) = (step for step in exe.plan.steps if step.op == "transpose")
+    assert str(moved.layout).startswith("blocked")
+    rng = np.random.default_rng(channels)
+    feeds = [rng.standard_normal(v.type.shape, np.float32) for v in graph.inputs]
+    for found, wanted in zip(exe(*feeds), cnnir.evaluate(graph, feeds, dtype="f64"), strict=True):
+        assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
 def test_a_kernel_that_is_not_tuned_is_told() -> None:
     graph = cnnir.parse(
-        "graph @g(%x: f32[1,8,5,5]) {\n  param @w : f32[8,4,3,3]\n"
-        "  %y = conv_transpose(%x, @w) {stride=(2, 2)} : f32[1,4,11,11]\n  return %y\n}"
+        "graph @g(%x: f32[2,1,3,4], %y: f32[1,5,4,6]) {\n"
+        "  %z = matmul(%x, %y) : f32[2,5,3,6]\n  return %z\n}"
     )
-    plan = cnnir.compile(graph, passes="none").plan  # one of them would say it as a convolution
-    assert any("no tuned kernel" in note and "(2, 2)" in note for note in plan.notes)
+    plan = cnnir.compile(graph, passes="none").plan
+    assert any("no tuned kernel" in note and "broadcast" in note for note in plan.notes)
     assert "no tuned kernel" in str(plan)
+
+
+def test_what_needs_blocks_pays_for_packing_the_image() -> None:
+    """A 3x3 layer on a row-major image of three channels: Winograd would have it packed first."""
+    graph = cnnir.parse(
+        """\
+graph @g(%x: f32[1,3,128,128]) {
+  param @w : f32[32,3,3,3]
+  %y = conv(%x, @w) {padding=(1, 1, 1, 1)} : f32[1,32,128,128]
+  return %y
+}""",
+        seed=3,
+    )
+    exe = cnnir.compile(graph, threads=1, cache=False)
+    first, *_ = exe.plan.steps
+    assert first.kernel == "direct_conv" and first.op == "conv"
+    assert any(line.startswith("winograd: predicted") for line in first.rejected)
+    x = np.random.default_rng(0).standard_normal((1, 3, 128, 128), dtype=np.float32)
+    (want,) = cnnir.evaluate(graph, [x], dtype="f64")
+    assert np.abs(exe(x) - want).max() <= 1e-6 * np.abs(want).max()
+    exe.close()
+
+
+@pytest.mark.parametrize(("lanes", "fmas", "even"), [(16, 1, True), (8, 2, False)])
+def test_tiles_are_bound_by_products_or_by_loads(lanes: int, fmas: int, even: bool) -> None:
+    """One product a cycle hides all loads; at two, many pixels of one block are mostly loads."""
+    costs = [tile_cycles(blocks, 12 // blocks, 1000, lanes, fmas) for blocks in (1, 2, 3)]
+    assert (max(costs) < 1.02 * min(costs)) == even
+    assert costs[0] == max(costs)

@@ -22,6 +22,9 @@ CHROMIUM = next(
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
+PATIENCE = 120_000
+"""Milliseconds; a busy machine may take its time."""
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH")
 
@@ -55,6 +58,7 @@ class Opened:
         self.page.on("console", lambda message: self.messages.append(message.text))
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self._asked(request.url))
+        self.page.set_default_timeout(PATIENCE)
         self.page.goto(path.as_uri())
         self.settle()
 
@@ -65,7 +69,7 @@ class Opened:
     def settle(self) -> None:
         """Wait until the graph of the stage that is asked for is drawn."""
         drawn = "report.graph.scene?.stage === report.model.sameAs(report.stage)"
-        self.page.wait_for_function(f"() => {drawn}", timeout=30_000)
+        self.page.wait_for_function(f"() => {drawn}")
 
     def value(self, script: str) -> Any:
         return self.page.evaluate(script)

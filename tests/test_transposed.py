@@ -6,11 +6,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from torch import from_numpy
-from torch.nn import functional as F
 
 import cnnir
 from cnnir.pipeline import optimise
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
 
 CASES = [
     (rank, kernel, stride, padding, extra)
@@ -38,7 +39,7 @@ def transposed(rank: int, kernel: int, stride: int, padding: int, extra: int, gr
     )
     layer = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
     options = dict(stride=stride, padding=padding, output_padding=extra, groups=groups)
-    y = layer(*(from_numpy(a.astype(np.float64)) for a in (x, w, b)), **options).numpy()
+    y = layer(*(torch.from_numpy(a.astype(np.float64)) for a in (x, w, b)), **options).numpy()
     return g, x, y
 
 

@@ -19,6 +19,15 @@ def first_block(node: Node, lanes: int) -> int | None:
     return start // lanes if others and start % lanes == 0 and size else None
 
 
+def channels_come_second(node: Node) -> bool:
+    """Whether a transposition moves the last axis to the place of channels.
+
+    What lay side by side then becomes lanes: a copy of vectors, where a row-major result would be
+    gathered, and packed once more for any kernel that wants blocks.
+    """
+    return node.name == "transpose" and node.attrs["perm"][1] == len(node.attrs["perm"]) - 1
+
+
 def keeps_lanes(node: Node, lanes: int) -> bool:
     """Whether every result channel comes from the same channel of the operands (or from all)."""
     body = node.attrs.get("body")

@@ -107,9 +107,9 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         seconds = predicted(template, wanted, target)
         if work.constant(1) is None:
             seconds += _packing(template, wanted, tiling, target)
+        if plain and not wanted.plain:
+            seconds += _blocking(wanted, target)
         how = "plain" if wanted.plain else "blocked"
-        if plain and not wanted.plain:  # it has to be put in blocks first
-            seconds += 4 * spec.batch * spec.in_blocks * lanes * prod(spec.sizes) / target.bandwidth
         found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
     return found, rejected
 
@@ -130,6 +130,12 @@ def predicted(template: ModuleType, spec: Hashable, target: Target) -> float:
     alone = replace(target, threads=1)
     seconds: float = template.estimate(spec, tiling_of(template, spec, alone), alone)
     return seconds
+
+
+def _blocking(spec: direct_conv.ConvSpec, target: Target) -> float:
+    """Seconds to put a row-major input into blocks of channels first."""
+    channels = spec.channels + spec.in_blocks * spec.lanes
+    return 4 * spec.batch * channels * prod(spec.sizes) / target.cached
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:

@@ -22,7 +22,7 @@ from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
 from cnnir.backends.llvm.carry import carry
 from cnnir.backends.llvm.deferred import deferred
 from cnnir.backends.llvm.kernels.spec import Target
-from cnnir.backends.llvm.lanes import first_block, keeps_lanes
+from cnnir.backends.llvm.lanes import channels_come_second, first_block, keeps_lanes
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers, variants
 from cnnir.backends.llvm.packing import Packed, PackKernel, origin
@@ -32,9 +32,6 @@ from cnnir.backends.llvm.trial import Candidate
 from cnnir.backends.llvm.tuning import Time, Tuning
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
-
-PEAK_HZ = 3e9
-"""Clock that predictions assume; only the ratios between predictions matter."""
 
 
 def plan(
@@ -67,7 +64,7 @@ class _Planner:
             registers=target.registers,
             l1=target.l1,
             l2=target.l2,
-            peak=4.0 * target.lanes * PEAK_HZ,
+            fmas=target.fmas,
             threads=threads,
             exact=exact,
         )
@@ -268,6 +265,8 @@ class _Planner:
         types = [v.type for v in node.results]
         if any(t.rank < 3 or t.dtype != "f32" for t in types):
             return False
+        if channels_come_second(node) and self._reads_plain(node):
+            return True
         if not keeps_lanes(node, self.lanes):
             return False
         weight = 0
@@ -276,6 +275,10 @@ class _Planner:
             if slot is not None:
                 weight += slot.nbytes if slot.layout == self.blocked else -slot.nbytes
         return weight > 0
+
+    def _reads_plain(self, node: Node) -> bool:
+        slots = [self.home.get(value) for value in node.operands if value is not None]
+        return all(slot is not None and slot.layout == self.plain for slot in slots)
 
     def _beside(self, value: Value | None, layout: Layout) -> Slot:
         """An operand of a kernel whose result has `layout`: as it is, params as suits best."""

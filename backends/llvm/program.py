@@ -250,6 +250,10 @@ class Context:
         )
         self.address: int = self._block.ctypes.data
 
+    def set_constants(self, address: int) -> None:
+        """Let the next run read its constants elsewhere."""
+        self._block[8:16].view(np.uint64)[:] = address
+
     @property
     def failed(self) -> bool:
         """Whether a step met bad data since `failures` was last asked."""

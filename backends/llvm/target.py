@@ -36,6 +36,10 @@ _IMPLIED = {  # switching the left off takes with it what starts like the right
 _LEVELS = {"avx512": _AVX512 + _AVX2, "avx2": _AVX2, "sse2": ("sse2",)}
 
 
+HALVING = ("znver4",)
+"""Processors, by LLVM's name, that carry out a 512-bit operation as two of 256 bits."""
+
+
 @dataclass(frozen=True, slots=True)
 class CpuTarget:
     """A CPU as LLVM names it, and the sizes that plans depend on."""
@@ -70,6 +74,11 @@ class CpuTarget:
     def fma(self) -> bool:
         """Whether a fused multiply-add is an instruction; else `llvm.fma` is a library call."""
         return self.has("fma") if self.x86 else True
+
+    @property
+    def fmas(self) -> int:
+        """Fused multiply-adds of whole vectors that begin in a cycle, as predictions assume."""
+        return 1 if self.lanes == 16 and self.cpu in HALVING else 2
 
     @property
     def registers(self) -> int:

@@ -3,9 +3,8 @@
 Sits beside `load`: takes kernels with their pointers, gives seconds. All of them are steps of one
 native program, on as many threads as the model will have, so that the start and the end of a step
 count as they do there. Before each, its activations are brought into the caches, where the step
-before would have left them; and where a run of the model reads more params than the last cache
-holds, as much is read before, so that weights come from memory. Values are random; only packed
-weights are the model's own.
+before would have left them; and where a run of the model reads more params than stay in the last
+cache, each use of the weights is another copy, so that they come from memory. Values are random.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from cnnir.backends.llvm.threads import aligned, pool
 from cnnir.ir import Graph
 
 SHARE = 4
-"""Work items a thread of the steps that move data."""
+"""Work items a thread of the step that touches activations."""
 
 LEAST, MOST, SECONDS = 5, 40, 0.1
 """Runs, at least and at most; and about how long they take in between."""
@@ -43,23 +42,6 @@ class Candidate:
 
     kernel: TemplateKernel
     pointers: tuple[Pointer, ...]
-
-
-@dataclass
-class _Memory:
-    """Where pointers lie: activations and small params one after another, weights all in one place,
-    since it is of no importance for the time which weights they are."""
-
-    offsets: dict[Slot, int] = field(default_factory=dict)
-    end: int = 0
-
-    def source(self, pointer: Pointer) -> tuple[str, int]:
-        if isinstance(pointer, PackedParam):
-            return "const", 0
-        if pointer not in self.offsets:
-            self.offsets[pointer] = self.end
-            self.end += pointer.nbytes + SLACK + -pointer.nbytes % SLACK
-        return "arena", self.offsets[pointer]
 
 
 def measured(
@@ -74,34 +56,82 @@ def measured(
 
     graph: whose params they read. cold: whether weights shall come from memory.
     """
-    known, memory = Texts(cache, target), _Memory()
-    modules, calls = [], []
-    for candidate in candidates:
+    known, arena = Texts(cache, target), _Arena()
+    weights = _Weights(candidates, graph, 2 * target.l3 if cold else 0)
+    modules, steps = [], []
+    for number, candidate in enumerate(candidates):
         code, text = written(candidate.kernel, known, target)
-        pointers = tuple(memory.source(pointer) for pointer in candidate.pointers)
-        calls.append(Call(code.name, code.items, code.scratch_bytes, pointers))
+        pointers = tuple(
+            ("const", weights.offset(number))
+            if isinstance(pointer, PackedParam)
+            else ("arena", arena.offset(pointer))
+            for pointer in candidate.pointers
+        )
+        steps.append(Call(code.name, code.items, code.scratch_bytes, pointers))
         modules.append(text)
-    weights = _weights(candidates, graph)
-    swept = aligned(2 * target.l3 + SLACK) if cold else None
-    movers, before = _movers(target, threads, memory.end, 0 if swept is None else 2 * target.l3)
-    steps = [step for call in calls for step in (*before, call)]
-    run = emit_run(steps, target)
-    engine = build([*dict.fromkeys(modules), movers, run.text], run.exports, target, cache)
-    context = Context(run, threads, memory.end + SLACK, weights.ctypes.data)
-    for array in (context.arena, swept):
-        if array is not None:
-            _fill(array)
-    context.inputs[:1] = 0 if swept is None else swept.ctypes.data
-    best = _least(engine.address("run_profiled"), context)
+    touch, before = _touch(target, SHARE * threads, arena.end)
+    run = emit_run([call for step in steps for call in (before, step)], target)
+    engine = build([*dict.fromkeys(modules), touch, run.text], run.exports, target, cache)
+    context = Context(run, threads, arena.end + SLACK, 0)
+    for block in (context.arena, weights.block):
+        _fill(block)
+    best = _least(engine.address("run_profiled"), context, weights)
     pool().quiesce()
     engine.close()
-    return best[len(before) :: len(before) + 1]
+    return best[1::2]
 
 
-def _least(function: int, context: Context) -> list[float]:
+@dataclass
+class _Arena:
+    """Activations and small params, one after another."""
+
+    offsets: dict[Slot, int] = field(default_factory=dict)
+    end: int = 0
+
+    def offset(self, slot: Slot) -> int:
+        """Where a slot lies; where it is met first, it is given a place."""
+        if slot not in self.offsets:
+            self.offsets[slot] = self.end
+            self.end += slot.nbytes + SLACK + -slot.nbytes % SLACK
+        return self.offsets[slot]
+
+
+class _Weights:
+    """Room for packed weights, so often that `spread` bytes are read before any are read again.
+
+    Their values do not matter for the time, so that all candidates may have the same.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], graph: Graph, spread: int) -> None:
+        sizes = [0]
+        for candidate in candidates:
+            for pointer in candidate.pointers:
+                if isinstance(pointer, PackedParam):
+                    array = graph.array(pointer.value)
+                    assert array is not None
+                    sizes.append(pointer.pack(array).nbytes)
+        self.stride = max(sizes) + SLACK + -max(sizes) % SLACK
+        wanted = -(-spread // self.stride) or 1
+        self.turn = min(wanted, len(candidates))
+        """Copies that a run reads."""
+        self.copies = wanted + -wanted % self.turn
+        self.block = aligned(self.copies * self.stride)
+
+    def offset(self, number: int) -> int:
+        """Where the weights of a candidate lie, from where those of the run begin."""
+        return number % self.turn * self.stride
+
+    def start(self, run: int) -> int:
+        """The address where the weights of a run begin."""
+        first = run * self.turn % self.copies
+        return int(self.block.ctypes.data) + first * self.stride
+
+
+def _least(function: int, context: Context, weights: _Weights) -> list[float]:
     """The least time of each step over some runs."""
     best, end = [inf], inf
     for turn in range(MOST + 1):
+        context.set_constants(weights.start(turn))
         pool().run(function, context.address, context.threads)
         if turn == 0:  # the first run meets pages and code for the first time
             best, end = [inf] * len(context.step_seconds()), perf_counter() + SECONDS
@@ -112,20 +142,6 @@ def _least(function: int, context: Context) -> list[float]:
     return best
 
 
-def _weights(candidates: Sequence[Candidate], graph: Graph) -> np.ndarray:
-    """A block that holds the packed weights of any of the candidates."""
-    sizes = []
-    for candidate in candidates:
-        for pointer in candidate.pointers:
-            if isinstance(pointer, PackedParam):
-                array = graph.array(pointer.value)
-                assert array is not None
-                sizes.append(pointer.pack(array).nbytes)
-    block = aligned(max(sizes, default=0) + SLACK)
-    _fill(block)
-    return block
-
-
 def _fill(block: np.ndarray) -> None:
     """Numbers of usual size, neither all alike nor so small that arithmetic is slow."""
     numbers = np.random.default_rng(0).standard_normal(4096, dtype=np.float32)
@@ -133,30 +149,15 @@ def _fill(block: np.ndarray) -> None:
     floats[:] = np.resize(numbers, floats.size)
 
 
-def _movers(
-    target: CpuTarget, threads: int, touched: int, swept: int
-) -> tuple[ir.Module, list[Call]]:
-    """Code and calls of what comes before each candidate: `sweep` reads so many bytes of the first
-    input, `touch` reads and writes so many of the arena."""
-    module, calls, items = ir.Module("movers"), [], SHARE * threads
-    for name, nbytes, source in (("sweep", swept, "input"), ("touch", touched, "arena")):
-        vectors = nbytes // (4 * target.lanes * items)
-        if vectors:
-            _mover(module, name, target.lanes, vectors)
-            calls.append(Call(name, items, 0, ((source, 0), ("arena", 0))))
-    return module, calls
-
-
-def _mover(module: ir.Module, name: str, lanes: int, vectors: int) -> None:
-    """`name(error, scratch, item, data, arena)`: part `item` of the data, read, and written back
-    where it is the arena's."""
-    b = Builder(module, name, pointers=2, lanes=lanes)
-    data = b.at(b.pointers[0], b.mul(b.item, vectors * lanes))
-    with b.loop(vectors, carry=[b.splat(0.0)]) as loop:
-        value = b.vload(data, b.mul(loop.index, lanes))
-        if name == "touch":
-            b.vstore(value, data, b.mul(loop.index, lanes))
-        loop.state[0] = b.ir.fadd(loop.state[0], value)
-    if name == "sweep":
-        b.vstore(loop.result[0], b.pointers[1])  # so that reading is of use
+def _touch(target: CpuTarget, items: int, nbytes: int) -> tuple[ir.Module, Call]:
+    """A step that reads and writes so many bytes of the arena, in equal parts."""
+    module, vectors = ir.Module("touch"), -(-nbytes // (4 * target.lanes * items))
+    b = Builder(module, "touch", pointers=1, lanes=target.lanes)
+    last = max(0, nbytes // (4 * target.lanes) - vectors)
+    part = b.at(b.pointers[0], b.mul(b.min(b.mul(b.item, vectors), last), target.lanes))
+    with b.loop(min(vectors, nbytes // (4 * target.lanes))) as loop:
+        at = b.mul(loop.index, target.lanes)
+        # what is stored must not be what was there, or nothing would be
+        b.vstore(b.ir.fneg(b.vload(part, at)), part, at)
     b.finish()
+    return module, Call("touch", items, 0, (("arena", 0),))

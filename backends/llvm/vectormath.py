@@ -171,20 +171,28 @@ class VectorMath:
     def exp(self, x: ir.Value) -> ir.Value:
         """e^x = 2^n * e^r with |r| <= ln(2)/2."""
         b = self.b
-        near = self.limited(x, -104.0, 89.0)
-        n = self.round("rint", b.fmul(near, self.constant(_f32(1 / math.log(2)), x)))
-        high = 0.693145751953125
-        r = self.fma(n, self.constant(-high, x), near)
-        r = self.fma(n, self.constant(_f32(high - math.log(2)), x), r)
-        square = b.fmul(r, r)
-        p = b.fadd(r, b.fmul(square, self.polynomial(r, _EXP)))
-        p = b.fadd(p, self.constant(1.0, x))
+        p, whole = self._exp_parts(self.limited(x, -104.0, 89.0))
         # two factors, because 2^n itself may be too large or too small for a float
-        whole = b.fptosi(n, shaped(I32, lanes_of(x)))
         half = b.ashr(whole, self.constant(1, whole))
         p = b.fmul(p, self.power_of_two(half, F32))
         p = b.fmul(p, self.power_of_two(b.sub(whole, half), F32))
         return self.keep_nan(x, p)
+
+    def _exp_near(self, x: ir.Value) -> ir.Value:
+        """exp of what is known to lie between -80 and 80: 2^n is a normal float."""
+        p, whole = self._exp_parts(x)
+        return self.b.fmul(p, self.power_of_two(whole, F32))
+
+    def _exp_parts(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """e^r and n."""
+        b = self.b
+        n = self.round("rint", b.fmul(x, self.constant(_f32(1 / math.log(2)), x)))
+        high = 0.693145751953125
+        r = self.fma(n, self.constant(-high, x), x)
+        r = self.fma(n, self.constant(_f32(high - math.log(2)), x), r)
+        square = b.fmul(r, r)
+        p = b.fadd(r, b.fmul(square, self.polynomial(r, _EXP)))
+        return b.fadd(p, self.constant(1.0, x)), b.fptosi(n, shaped(I32, lanes_of(x)))
 
     def log(self, x: ir.Value) -> ir.Value:
         """ln x = ln m + e * ln 2 with m in [sqrt(1/2), sqrt(2))."""
@@ -221,7 +229,7 @@ class VectorMath:
         bound = b.select(
             b.fcmp_ordered("<", size, self.constant(10.0, x)), size, self.constant(10.0, x)
         )
-        e = self.exp(b.fadd(bound, bound))
+        e = self._exp_near(b.fadd(bound, bound))
         one = self.constant(1.0, x)
         far = b.fsub(one, b.fdiv(self.constant(2.0, x), b.fadd(e, one)))
         far = self.intrinsic("copysign", far, x)
@@ -235,7 +243,7 @@ class VectorMath:
         square = b.fmul(x, x)
         near = self.fma(x, self.polynomial(square, _ERF), x)
         bound = self.limited(size, 0.0, 4.0)
-        far = b.fsub(self.constant(1.0, x), self.exp(self.polynomial(bound, _LOG_ERFC)))
+        far = b.fsub(self.constant(1.0, x), self._exp_near(self.polynomial(bound, _LOG_ERFC)))
         far = self.intrinsic("copysign", far, x)
         small = b.fcmp_ordered("<", size, self.constant(1.0, x))
         return self.keep_nan(x, b.select(small, near, far))

@@ -9,11 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cnnir.backends.fused import anchor_of
-from cnnir.backends.llvm.target import CpuTarget
+from cnnir.backends.llvm.target import HALVING, CpuTarget
 from cnnir.ir import Graph
-
-HALVING = ("znver4",)
-"""Processors, by LLVM's name, that carry out a 512-bit operation as two of 256 bits."""
 
 WORTH = 0.85
 """Half the width must leave at most so much of the work: narrow kernels get nearer to the load

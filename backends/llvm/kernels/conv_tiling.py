@@ -1,6 +1,6 @@
 """How direct convolution cuts its work: an analytic model, so that plans repeat on every machine.
 
-Costs are in cycles (see microkernel.py), which Target.peak turns into seconds. They need to rank
+Costs are in cycles (see microkernel.py), which Target.hz turns into seconds. They need to rank
 the choices, not to be right.
 """
 
@@ -13,15 +13,18 @@ from math import prod
 
 from cnnir.backends.llvm.kernels.band import Band
 from cnnir.backends.llvm.kernels.edges import Segment, inside, runs, segments, useful
-from cnnir.backends.llvm.kernels.microkernel import FMAS, tile_cycles, widest_tile
+from cnnir.backends.llvm.kernels.microkernel import tile_cycles, widest_tile
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Split, Target, shares, varied
 
-ITEM_COST = 2500  # cycles to fetch a work item
-COPIED = 10  # bytes a cycle of a band that is copied
-STREAM = 30  # bytes a cycle from beyond L2, mostly hidden behind arithmetic
+ITEM_COST = 500  # cycles to fetch a work item
+COPIED = 20  # bytes a cycle of a band that is copied
+STREAM = 35  # bytes a cycle from beyond L2, mostly hidden behind arithmetic
+MEMORY, SHARED = 5.5, 15  # bytes of weights a cycle from memory, from a cache beyond L2
+HIDING = 0.9  # part of arithmetic that may hide reading weights
 BODY_COST = 0.002  # of the time, for each inner loop: they cost time in LLVM
 BEST_TILES = 4  # that are tried with all work items
 MAX_BODIES = 20  # inner loops, at most, unless there is no other way
+MANY = 4  # tiles in a chunk from which on they need not be equal
 WIDEST = 4  # output blocks in a tile, at most
 THREADS = (1, 4, 16)  # what the number of work items is meant to suit
 
@@ -168,7 +171,7 @@ def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
     for copy in (False, True) if spec.padded else (False,):
         tiles = [replace(tile, copy=copy) for tile in _tiles(spec, target)]
         tiles = [tile for tile in tiles if copy or Geometry(spec, tile).bodies <= MAX_BODIES]
-        tiles.sort(key=lambda t: (_tile_cycles(spec, t), t.blocks, t.columns))
+        tiles.sort(key=lambda t: (_alone(spec, t, target.fmas), t.blocks, t.columns))
         options += (option for tile in tiles[:BEST_TILES] for option in _items(spec, tile))
     options.sort(key=lambda t: (_mean_cycles(spec, t, target), t.band, t.chunk, t.copy))
     return varied(options, lambda t: replace(t, band=1, chunk=1), lambda t: t.chunk, count)
@@ -177,7 +180,7 @@ def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
 def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     """Seconds on one core."""
     cycles = _item_cycles(spec, tiling, target) * Geometry(spec, tiling).items
-    return cycles * (2 * FMAS * spec.lanes) / target.peak
+    return cycles / target.hz
 
 
 def _tiles(spec: ConvSpec, target: Target) -> Iterator[Tiling]:
@@ -195,17 +198,22 @@ def _tiles(spec: ConvSpec, target: Target) -> Iterator[Tiling]:
 
 
 @lru_cache(maxsize=256)
-def _tile_cycles(spec: ConvSpec, tiling: Tiling) -> float:
-    """All tiles of one image slice and group; a little more the more code there is."""
+def _tile_cycles(spec: ConvSpec, tiling: Tiling, fmas: int) -> float:
+    """All tiles of a chunk of one image slice; a little more the more code there is."""
     geometry = Geometry(spec, tiling)
     steps = geometry.channels * geometry.taps * geometry.useful
     total = 0.0
-    for blocks, b_count in _sizes(shares(geometry.blocks, tiling.blocks)):
+    for blocks, b_count in _sizes(shares(tiling.chunk, tiling.blocks)):
         for rows, r_count in geometry.rows.sizes():
             for columns, c_count in geometry.columns.sizes():
                 count = b_count * r_count * c_count
-                total += count * tile_cycles(blocks, rows * columns, steps)
+                total += count * tile_cycles(blocks, rows * columns, steps, spec.lanes, fmas)
     return total * (1 + BODY_COST * geometry.bodies)
+
+
+def _alone(spec: ConvSpec, tile: Tiling, fmas: int) -> float:
+    """All tiles of one image slice and group, before the work is cut."""
+    return _tile_cycles(spec, replace(tile, chunk=Geometry(spec, tile).blocks), fmas)
 
 
 def _sizes(parts: list[int]) -> list[tuple[int, int]]:
@@ -217,22 +225,29 @@ def _items(spec: ConvSpec, tile: Tiling) -> Iterator[Tiling]:
     rows = geometry.rows.parts
     bands = sorted({-(-rows // n) for n in range(1, min(rows, 256) + 1)})
     whole = [c for c in range(1, geometry.blocks + 1) if geometry.blocks % c == 0]
-    for chunk in [c for c in whole if c % tile.blocks == 0 or c == geometry.blocks] or whole:
+    # a chunk of many tiles may end in smaller ones
+    fitting = [c for c in whole if c % tile.blocks == 0 or c >= MANY * tile.blocks]
+    for chunk in [*fitting, geometry.blocks] if geometry.blocks not in fitting else fitting:
         for band in bands:
             yield replace(tile, band=band, chunk=chunk)
 
 
 def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     geometry = Geometry(spec, tiling)
-    share = tiling.chunk / geometry.blocks / geometry.bands
-    compute = _tile_cycles(spec, replace(tiling, band=1, chunk=1)) * share
+    compute = _tile_cycles(spec, replace(tiling, band=1), target.fmas) / geometry.bands
     seen = geometry.band.bytes
     weights = 4 * geometry.channels * geometry.taps * tiling.chunk * spec.lanes
     every = weights * geometry.chunks * spec.groups
     passes = 1 + (seen > target.l2 // 2) * (-(-tiling.chunk // tiling.blocks) - 1)
-    moved = seen * passes + (weights if every > target.l2 // 2 else 0)
     copied = geometry.band.bytes / COPIED if tiling.copy else 0
-    return ITEM_COST + compute + copied + moved / STREAM
+    if every > target.l2 // 2:
+        # the first tiles of an item fetch its weights: from memory for the first item that reads
+        # them, from a cache for the others
+        once = compute / (min(tiling.band, geometry.rows.parts) * geometry.columns.parts)
+        first = geometry.chunks * spec.groups / geometry.items
+        fetched = weights * (first / MEMORY + (1 - first) / SHARED)
+        compute += max(0.0, fetched - HIDING * once) + weights / STREAM
+    return ITEM_COST + compute + copied + seen * passes / STREAM
 
 
 def _mean_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:

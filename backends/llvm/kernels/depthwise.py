@@ -54,7 +54,7 @@ def choose(spec: ConvSpec, target: Target) -> Tiling:
     room = target.registers - min(spec.kernel[-1], 4) - 2
     # with shuffles the loaded inputs stay in registers too, for the next channel of the group
     pixels = room if s == 1 else room // 3
-    pixels = max(2, min(pixels, 14, BODY // row))
+    pixels = max(2, min(pixels, 12, BODY // row))
     while pixels < spec.out_sizes[-1] and _windows(spec, Tiling(pixels)).problem():
         pixels += 1
     return Tiling(pixels)
@@ -71,10 +71,10 @@ def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
 def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     """Seconds on one core: the FMAs and shuffles, or the bytes, whatever takes longer."""
     s = spec.channels // spec.groups
-    work = spec.flops / target.peak * (1.3 if s == 1 else 1.6)
+    work = spec.flops / (2 * target.fmas * spec.lanes * target.hz) * (1.05 if s == 1 else 1.5)
     moved = spec.batch * spec.lanes * 4
     moved *= spec.in_blocks * prod(spec.sizes) + spec.out_blocks * prod(spec.out_sizes)
-    return max(work, moved / target.bandwidth)
+    return max(work, moved / target.cached)
 
 
 def pack(weights: np.ndarray, spec: ConvSpec, tiling: Tiling) -> np.ndarray:

@@ -19,7 +19,6 @@ import numpy as np
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.edges import each_tile, segments
 from cnnir.backends.llvm.kernels.microkernel import (
-    FMAS,
     Reduction,
     Tile,
     accumulate,
@@ -37,8 +36,8 @@ from cnnir.backends.llvm.kernels.spec import (
     shares,
 )
 
-WIDEST = 8  # blocks in a tile, at most
-ITEM_COST = 2500  # cycles to fetch a work item
+WIDEST = 7  # blocks in a tile, at most
+ITEM_COST = 500  # cycles to fetch a work item
 PANEL_TILES = 4  # row tiles from which on run-time weights are copied to a panel
 PORTION = 128  # rows of weights packed at a time
 THREADS = (1, 4, 16)  # what the number of work items is meant to suit
@@ -91,7 +90,7 @@ def choose(spec: MatmulSpec, target: Target) -> Tiling:
 
 def tilings(spec: MatmulSpec, target: Target, count: int) -> list[Tiling]:
     """The best choices by prediction, of different tiles."""
-    tiles = sorted(_tiles(spec, target), key=lambda t: (_cycles(spec, t), t.blocks))
+    tiles = sorted(_tiles(spec, target), key=lambda t: (_cycles(spec, t, target), t.blocks))
     return [_cut(spec, tile, target) for tile in list(dict.fromkeys(tiles))[:count]]
 
 
@@ -106,9 +105,9 @@ def _cut(spec: MatmulSpec, tile: Tiling, target: Target) -> Tiling:
 
 def estimate(spec: MatmulSpec, tiling: Tiling, target: Target) -> float:
     """Seconds on one core: arithmetic, or the weights from memory, whatever takes longer."""
-    compute = _item_cycles(spec, tiling) * _items(spec, tiling) * 2 * FMAS * spec.lanes
+    compute = _item_cycles(spec, tiling, target) * _items(spec, tiling)
     weights = 4 * spec.columns * spec.depth * (1 if spec.shared_w else spec.batch)
-    return max(compute / target.peak, weights / target.bandwidth)
+    return max(compute / target.hz, weights / target.bandwidth)
 
 
 def pack(weights: np.ndarray, spec: MatmulSpec, tiling: Tiling) -> np.ndarray:
@@ -157,12 +156,12 @@ def _tiles(spec: MatmulSpec, target: Target) -> Iterator[Tiling]:
         yield Tiling(blocks, max(1, rows - 1))
 
 
-def _cycles(spec: MatmulSpec, tiling: Tiling) -> float:
+def _cycles(spec: MatmulSpec, tiling: Tiling, target: Target) -> float:
     """One matrix of the batch."""
     total = 0.0
     for blocks in shares(spec.blocks, tiling.blocks):
         for rows, count in Split(spec.rows, tiling.rows).sizes():
-            total += count * tile_cycles(blocks, rows, spec.depth)
+            total += count * tile_cycles(blocks, rows, spec.depth, spec.lanes, target.fmas)
     return total
 
 
@@ -174,15 +173,15 @@ def _items(spec: MatmulSpec, tiling: Tiling) -> int:
     return spec.batch * Split(spec.blocks, tiling.blocks).parts * _bands(spec, tiling)
 
 
-def _item_cycles(spec: MatmulSpec, tiling: Tiling) -> float:
-    return _cycles(spec, tiling) * spec.batch / _items(spec, tiling) + ITEM_COST
+def _item_cycles(spec: MatmulSpec, tiling: Tiling, target: Target) -> float:
+    return _cycles(spec, tiling, target) * spec.batch / _items(spec, tiling) + ITEM_COST
 
 
 def _mean_cycles(spec: MatmulSpec, tiling: Tiling, target: Target) -> float:
     items = _items(spec, tiling)
     turns = sum(-(-items // threads) * threads for threads in THREADS)
     panel = 4 * spec.depth * tiling.blocks if tiling.panel else 0
-    return turns * (_item_cycles(spec, tiling) + panel)
+    return turns * (_item_cycles(spec, tiling, target) + panel)
 
 
 class _Emitter:

@@ -46,7 +46,7 @@ def estimate(spec: PoolSpec, tiling: Tiling, target: Target) -> float:
     lanes = spec.blocks * spec.batch * spec.lanes
     moved = 4 * lanes * (2 * prod(spec.sizes) + prod(spec.out_sizes))
     work = 8 * lanes * prod(spec.out_sizes) * prod(spec.kernel)
-    return max(moved / target.bandwidth, work / target.peak)
+    return max(moved / target.bandwidth, work / (4 * spec.lanes * target.hz))
 
 
 def emit(

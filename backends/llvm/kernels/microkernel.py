@@ -26,20 +26,25 @@ AHEAD = 2048
 FAR_AHEAD = 32768
 LINE = 64
 
-FMAS, LOADS, LATENCY = 2, 2, 4  # a cycle; a cycle; cycles
-INPUT_COST, WEIGHT_COST = 0.05, 0.5  # cycles a broadcast and a weight vector not hidden by FMAs
-TILE_COST = 40  # cycles to start and store a tile, besides two a vector
+LOADS, LATENCY = 1.8, 4  # a cycle; cycles
+STREAMED = 20  # bytes of weights a cycle, from L2
+STEP_COST, INPUT_COST = 0.1, 0.01  # cycles of a step, and of each of its inputs, not hidden
+TILE_COST, VECTOR_COST = 40, 5  # cycles to start and store a tile, and for each of its vectors
 
 
-def tile_cycles(blocks: int, pixels: int, steps: float) -> float:
-    """Cycles of a tile, for a core with two FMA pipes and two load ports.
+def tile_cycles(blocks: int, pixels: int, steps: float, lanes: int, fmas: int) -> float:
+    """Cycles of a tile on a core that begins `fmas` fused multiply-adds of `lanes` a cycle.
 
-    The constants were fitted to benchmarks/kernels.py; they need to rank tiles, not to be right.
+    A step loads its pixels and weights and asks for two lines of weights for each that it reads.
+    The constants were fitted on Zen 4, where 512 bits are two halves, to single tiles of 30 shapes
+    (within 5 % from 32 steps on); they need to rank tiles, not to be right.
     """
     vectors = blocks * pixels
-    ports = max(vectors / FMAS, (blocks + pixels) / LOADS, LATENCY)
-    step = ports + INPUT_COST * pixels + WEIGHT_COST * blocks
-    return steps * step + TILE_COST + 2 * vectors
+    lines = -(-blocks * lanes * 4 // LINE)
+    loads = pixels + blocks + 2 * lines
+    ports = max(vectors / fmas, loads / LOADS, LATENCY, 4 * blocks * lanes / STREAMED)
+    step = ports + STEP_COST + INPUT_COST * pixels
+    return steps * step + TILE_COST + VECTOR_COST * vectors
 
 
 def widest_tile(registers: int, blocks: int) -> int:

@@ -35,7 +35,6 @@ from cnnir.backends.llvm.kernels.spec import (
 
 MOST_PHASES = 9
 ITEM_COST = 2500  # cycles to fetch a work item
-CLOCK = 3e9  # that predictions assume, see plan.py
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def estimate(spec: PhasedSpec, tiling: tuple[Tiling | None, ...], target: Target
     total = 0.0
     for phase, tiles in zip(spec.phases, tiling, strict=True):
         if tiles is None:
-            total += spec.batch * spec.out_blocks * (ITEM_COST + prod(phase.sizes)) / CLOCK
+            total += spec.batch * spec.out_blocks * (ITEM_COST + prod(phase.sizes)) / target.hz
         else:
             total += direct_conv.estimate(spec.conv(phase), tiles, target)
     return total

@@ -83,7 +83,8 @@ def choose(spec: PoolSpec, target: Target) -> Tiling:
 def estimate(spec: PoolSpec, tiling: Tiling, target: Target) -> float:
     """Seconds on one core: the bytes, or one vector operation a tap."""
     moved = 4 * spec.batch * spec.blocks * spec.lanes * (prod(spec.sizes) + prod(spec.out_sizes))
-    return max(spec.flops * 4 / target.peak, moved / target.bandwidth)
+    operations = spec.flops / (target.fmas * spec.lanes * target.hz)
+    return max(operations, moved / target.cached)
 
 
 def emit(

@@ -26,7 +26,6 @@ from cnnir.backends.llvm.kernels.spec import KernelCode, Target
 ITEM_VECTORS = 1024  # that a work item packs, about
 VECTOR_CYCLES = 25.0  # to gather V lanes and store them
 WIDEST_UNIT = 8  # vectors that may differ in their lanes before all begins again
-CLOCK = 3e9  # that predictions assume, see plan.py
 HALF = 1 << 12  # addresses go through `pack` in two parts, which f32 holds exactly
 
 
@@ -127,7 +126,7 @@ def _nest(address: np.ndarray, pattern: np.ndarray, size: int) -> tuple[Nest, in
 
 def estimate(vectors: int, target: Target, lanes: int) -> float:
     """Seconds on one core to pack so many vectors."""
-    return max(vectors * VECTOR_CYCLES / CLOCK, 8 * lanes * vectors / target.bandwidth)
+    return max(vectors * VECTOR_CYCLES / target.hz, 8 * lanes * vectors / target.bandwidth)
 
 
 def emit(module: ir.Module, name: str, parts: list[Piece], lanes: int) -> KernelCode:

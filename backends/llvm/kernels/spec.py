@@ -31,8 +31,10 @@ class Target:
     registers: int = 32  # architectural registers of V floats
     l1: int = 32 << 10
     l2: int = 1 << 20
-    peak: float = 100e9  # f32 operations a second on one core, an FMA counting as two
-    bandwidth: float = 10e9  # bytes a second from memory on one core
+    fmas: int = 2  # fused multiply-adds of V floats a cycle
+    hz: float = 3.7e9  # the clock that predictions assume; only their ratios matter
+    bandwidth: float = 25e9  # bytes a second from memory on one core
+    cached: float = 60e9  # the same from the caches beyond L1, where activations are
     threads: int = 1  # of a run; must not decide how results are rounded
     exact: bool = False  # whether only the products of the definition may be added
 

@@ -44,7 +44,7 @@ def estimate(spec: SumSpec, target: Target) -> float:
     """Seconds on one core: bytes, or half a cycle for each shuffle of a square."""
     moved = 4 * (spec.parts + 1) * spec.part
     shuffles = spec.part / spec.lanes * spec.lanes.bit_length()
-    return max(moved / target.bandwidth, 16 * spec.lanes * shuffles / target.peak)
+    return max(moved / target.bandwidth, 4 * shuffles / target.hz)
 
 
 def emit(

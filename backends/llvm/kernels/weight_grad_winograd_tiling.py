@@ -8,13 +8,14 @@ from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
 
-from cnnir.backends.llvm.kernels.microkernel import FMAS, tile_cycles
+from cnnir.backends.llvm.kernels.microkernel import tile_cycles
 from cnnir.backends.llvm.kernels.small_matrix import operations
 from cnnir.backends.llvm.kernels.spec import ConvSpec, Target
 from cnnir.backends.llvm.kernels.winograd_tiling import OPERATION, PRODUCTS, STREAM, TOUCHED
 from cnnir.backends.llvm.kernels.winograd_transforms import Transforms, transforms
 
 ITEM_COST = 2500  # cycles to fetch a work item
+FMAS = 2  # a cycle, with which the costs here were fitted
 ITEMS = 16  # wanted; tiles are split in parts where weights alone make fewer
 PARTS_BYTES = 8 << 20  # of all parts, at most
 GROUPS = (8, 16, 24, 32)  # tiles that are transformed at a time
@@ -135,7 +136,7 @@ def choose(spec: ConvSpec, target: Target) -> Tiling:
 
 def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     """Seconds on one core."""
-    return _cycles(spec, tiling, target) * (2 * FMAS * spec.lanes) / target.peak
+    return _cycles(spec, tiling, target) / target.hz
 
 
 def _tilings(spec: ConvSpec, target: Target) -> Iterator[Tiling]:
@@ -153,7 +154,9 @@ def _tilings(spec: ConvSpec, target: Target) -> Iterator[Tiling]:
             fitting = [t for t in register_tiles if filters % t[0] == 0]
             if not fitting:
                 continue
-            blocks, wide = min(fitting, key=lambda t: tile_cycles(t[0], t[1], 16) / (t[0] * t[1]))
+            blocks, wide = min(
+                fitting, key=lambda t: _turn_cycles(spec, t[0], t[1], 16) / (t[0] * t[1])
+            )
             for count in GROUPS:
                 tiling = Tiling(tile, count, filters, channels, blocks, wide)
                 g = Geometry(spec, tiling)
@@ -166,6 +169,10 @@ def _divisors(count: int) -> list[int]:
     return [n for n in range(1, min(count, MOST) + 1) if count % n == 0]
 
 
+def _turn_cycles(spec: ConvSpec, blocks: int, channels: int, count: int) -> float:
+    return tile_cycles(blocks, channels, count, spec.lanes, FMAS)
+
+
 @lru_cache(maxsize=4096)
 def _cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     g = Geometry(spec, tiling)
@@ -173,7 +180,7 @@ def _cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     turns = (tiling.filters // tiling.blocks) * (tiling.channels * spec.lanes // tiling.width)
     sums = tiling.blocks * tiling.width
     multiplied = (
-        g.products * turns * (tile_cycles(tiling.blocks, tiling.width, tiling.count) + sums)
+        g.products * turns * (_turn_cycles(spec, tiling.blocks, tiling.width, tiling.count) + sums)
     )
     group = tiling.count * (tiling.channels * x_cost + tiling.filters * dy_cost) + multiplied
     if 4 * g.scratch > target.l2 * 3 // 4:

@@ -11,16 +11,16 @@ from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
 
-from cnnir.backends.llvm.kernels.microkernel import FMAS, tile_cycles, widest_tile
+from cnnir.backends.llvm.kernels.microkernel import tile_cycles, widest_tile
 from cnnir.backends.llvm.kernels.small_matrix import operations
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target, shares, varied
 from cnnir.backends.llvm.kernels.winograd_transforms import Transforms, transforms
 
-ITEM_COST = 2500  # cycles to fetch a work item
-OPERATION, TOUCHED = 0.5, 0.25  # cycles of a vector operation, of a vector loaded or stored
-STREAM = 30  # bytes a cycle from beyond L2, mostly hidden behind arithmetic
-MEMORY = 14  # bytes a cycle from memory
-HIDDEN = 0.7  # part of the shorter of arithmetic and reading weights that the longer one hides
+ITEM_COST = 500  # cycles to fetch a work item
+OPERATION, TOUCHED = 0.6, 2.3  # vector operations, vectors loaded or stored: cycles times FMAs
+STREAM = 12  # bytes a cycle from beyond L2, partly hidden behind arithmetic
+MEMORY = 5.5  # bytes a cycle from memory
+HIDING = 0.9  # part of arithmetic that may hide reading weights
 WIDEST = 4  # output blocks in a tile of the multiplication, at most
 PRODUCTS = (4, 6, 8)  # products along an axis: F(2,3), F(4,3) and F(6,3), F(2,5), F(4,5) ...
 MOST_TILES = 64  # of a work item
@@ -172,7 +172,7 @@ def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
 def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     """Seconds on one core."""
     alone = replace(target, threads=1)
-    return _run_cycles(spec, tiling, alone) * (2 * FMAS * spec.lanes) / target.peak
+    return _run_cycles(spec, tiling, alone) / target.hz
 
 
 def results(taps: int) -> list[int]:
@@ -224,11 +224,13 @@ def _run_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
 @lru_cache(maxsize=4096)
 def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     geometry = Geometry(spec, tiling)
-    into, out = _transform_cycles(tiling.tile, geometry.axes[0].taps, geometry.axes[1].taps)
-    multiply = 0.0
+    taps = geometry.axes[0].taps, geometry.axes[1].taps
+    into, out = (cycles / target.fmas for cycles in _transform_cycles(tiling.tile, *taps))
+    multiply, turns = 0.0, -(-tiling.count // tiling.pixels)
     for blocks in shares(tiling.chunk, tiling.blocks):
-        turns = -(-tiling.count // tiling.pixels)
-        multiply += turns * tile_cycles(blocks, tiling.pixels, geometry.channels)
+        multiply += turns * tile_cycles(
+            blocks, tiling.pixels, geometry.channels, spec.lanes, target.fmas
+        )
     multiply *= geometry.products
     scratch, weights = 4 * geometry.scratch, 4 * geometry.weights
     moved = 2.0 * scratch if scratch > target.l2 * 3 // 4 else 0
@@ -238,8 +240,9 @@ def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     return (
         ITEM_COST
         + tiling.count * (geometry.planes * into + tiling.chunk * out)
-        + max(multiply, first)
-        + (1 - HIDDEN) * min(multiply, first)
+        + multiply
+        # the first turn reads weights from memory, the others find them
+        + max(0.0, first - HIDING * multiply / turns)
         + moved / STREAM
     )
 

@@ -72,14 +72,16 @@ export function codeTabs(model, texts) {
       role: "tab",
       textContent: kind,
       "aria-selected": "false",
-      click: async (event) => {
-        const open = event.currentTarget.getAttribute("aria-selected") === "true";
+      click: async ({ currentTarget: chosen }) => {
+        const open = chosen.getAttribute("aria-selected") === "true";
         for (const button of buttons) button.setAttribute("aria-selected", "false");
         body.replaceChildren();
         if (open) return;
-        event.currentTarget.setAttribute("aria-selected", "true");
+        chosen.setAttribute("aria-selected", "true");
         const text = typeof source === "string" ? source : await textOf(model, source);
-        body.replaceChildren(codeBox(text, kind));
+        // another one may have been chosen while this was unpacked
+        if (chosen.getAttribute("aria-selected") === "true")
+          body.replaceChildren(codeBox(text, kind));
       },
     }),
   );

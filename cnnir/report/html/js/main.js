@@ -123,7 +123,11 @@ class Page {
         element("summary", { textContent: `cnnir ${model.version}; licences` }),
         element("pre", { textContent: byId("licence").content.textContent }),
       ),
-      element("form", { method: "dialog" }, element("button", { textContent: "Close" })),
+      element(
+        "form",
+        { method: "dialog" },
+        element("button", { textContent: "Close", autofocus: true }),
+      ),
     );
   }
 

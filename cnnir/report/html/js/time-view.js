@@ -9,10 +9,11 @@ export function timeView(model, go) {
   const { steps } = model.plan;
   if (!steps.length) return empty("Nothing to run", "The model has no kernels.");
   if (!model.measured) {
+    const why = model.plan.notes.find((note) => note.startsWith("times were not measured"));
     return empty(
       "Times were not measured",
-      `Target ${model.plan.target} has no profile, or the report was written with --seconds 0. ` +
-        "The predictions of the plan are with each node.",
+      why ??
+        "The report was written without measuring. The predictions of the plan are with each node.",
     );
   }
   const kinds = kindsOf(model);
