@@ -3,8 +3,9 @@
     python examples/train_shapes.py [folder]
 
 Five kinds of shapes on 32x32 pixels, of any size, angle and colour, on any ground, under noise. The
-data comes in batches from a function that draws them, so no two epochs see the same picture: 40,000
-in 10 epochs.
+data comes in batches from a function that draws them, so no two epochs see the same picture. After
+40,000 of them, in 10 epochs, 72.5 % of 1,000 others are named right (by chance it would be 20 %; a
+shape may have almost the colour of its ground).
 """
 
 import sys
@@ -41,7 +42,7 @@ def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         (r < 0.9) & (r > 0.5),
     ])[kind, np.arange(count)][:, None]  # fmt: skip
     ground, colour = rng.uniform(0, 1, (2, count, 3, 1, 1))
-    noise = 0.15 * rng.standard_normal((count, 3, SIZE, SIZE))
+    noise = 0.1 * rng.standard_normal((count, 3, SIZE, SIZE))
     return (np.where(inside, colour, ground) + noise).astype(np.float32), kind
 
 
@@ -82,10 +83,10 @@ class Fresh:
 
 def main(folder: str | None = None, short: bool = False) -> float:
     """Train and test; the share of the test pictures that are named right."""
-    epochs, batches = (1, 6) if short else (8, 100)
+    epochs, batches = (1, 6) if short else (10, 100)
     test = shapes(100 if short else 1000, 1)
     trainer = cnnir.Trainer(
-        resnet(), "cross_entropy", AdamW(OneCycle(0.005, epochs)),
+        resnet(), "cross_entropy", AdamW(OneCycle(0.002, epochs)),
         metrics="accuracy", clip=clip_norm(1.0), threads=2,
     )  # fmt: skip
     started = time.perf_counter()
