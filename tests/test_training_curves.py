@@ -1,7 +1,9 @@
 """Whole nets beside torch, step by step, from the same weights and by the same batches.
 
-Training magnifies rounding: losses of LeNet part by 1e-4 after 15 steps with Winograd's gradients,
-those of ResNet-18 after eight with Winograd and without. So these are the first steps.
+With sums in the order of definition LeNet's losses stay together: 1.4e-6 after 50 steps. Winograd's
+gradients are right to 2e-6 of the largest, but where two pixels of a window, or a unit and 0, are
+nearer to each other than that, another one is taken: a step to one side that training magnifies.
+After 15 steps losses part by 1e-4. Those of ResNet-18 do so after eight, with Winograd and without.
 """
 
 from __future__ import annotations
@@ -93,12 +95,17 @@ def images(shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def curves(
-    net: nn.Module, forward: Any, shape: tuple[int, ...], rate: float, steps: int
+    net: nn.Module,
+    forward: Any,
+    shape: tuple[int, ...],
+    rate: float,
+    steps: int,
+    precision: str = "default",
 ) -> np.ndarray:
     """The losses of both, [steps,2]: ours, torch's."""
     net.build(shape, seed=1)
     peer = Peer(net)
-    ours = Step(net, "cross_entropy", SGD(rate, 0.9, weight_decay=5e-4))
+    ours = Step(net, "cross_entropy", SGD(rate, 0.9, weight_decay=5e-4), precision=precision)
     theirs = torch.optim.SGD(peer.trained(), lr=rate, momentum=0.9, weight_decay=5e-4)
     losses = []
     for number in range(steps):
@@ -111,10 +118,14 @@ def curves(
     return np.array(losses)
 
 
-def test_lenet_learns_as_in_torch() -> None:
-    losses = curves(lenet(), lenet_in_torch, (64, 1, 28, 28), 0.003, 12)
+@pytest.mark.parametrize(
+    ("precision", "rate", "steps", "apart"),
+    [("exact", 0.01, 50, 1e-5), ("default", 0.003, 12, 1e-4)],
+)
+def test_lenet_learns_as_in_torch(precision: str, rate: float, steps: int, apart: float) -> None:
+    losses = curves(lenet(), lenet_in_torch, (64, 1, 28, 28), rate, steps, precision)
     assert losses[-1, 1] < 0.8 * losses[0, 1]
-    np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-4)
+    np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=apart)
 
 
 @pytest.mark.slow
