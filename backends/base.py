@@ -17,6 +17,7 @@ import numpy as np
 from cnnir.backends.state import State
 from cnnir.errors import BackendError, InputError
 from cnnir.ir import Graph
+from cnnir.signature import Signature
 from cnnir.tensortype import TensorType
 
 
@@ -63,6 +64,8 @@ class Step:
     """Tile sizes and the like."""
     serial: int = -1
     """Of the graph's node that it computes, or whose result it copies."""
+    tail: int = -1
+    """Of a second node, if it computes what that makes of the first one's result."""
     symbol: str = ""
     """The function that it calls, in `Program.texts`; empty where there is none."""
 
@@ -83,6 +86,16 @@ class Plan:
     """Compile time by stage."""
     notes: list[str] = field(default_factory=list)
     """Anything a user should know, such as a slow kernel that had to be taken."""
+    serials: list[int] = field(default_factory=list)
+    """Of the nodes of the graph that was built, in its order; steps name nodes by them."""
+
+    def follow(self, graph: Graph) -> None:
+        """Have the steps name the nodes of a graph that is the same as the one that was built."""
+        now = [node.serial for node in graph.order()]
+        twins = dict(zip(self.serials, now, strict=True))
+        for step in self.steps:
+            step.serial = twins.get(step.serial, -1)
+        self.serials = now
 
     @property
     def flops(self) -> int:
@@ -108,7 +121,7 @@ class Plan:
 class Program(ABC):
     """A compiled graph of fixed shapes."""
 
-    graph: Graph
+    signature: Signature
     plan: Plan
     enter: Callable[..., Any] | None = None
     """A shorter way than `run`, where there is one: takes any arguments, and returns the output, or
@@ -118,16 +131,20 @@ class Program(ABC):
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs, freshly allocated, for checked inputs in graph order."""
 
+    def keep(self) -> None:
+        """Put it on disk, so that a build with the same identity finds it; where there is a way."""
+        return
+
     def advance(self, arrays: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
         """A run that takes inputs from a state and leaves there what the graph carries over.
 
         arrays: the checked inputs that have no array in the state. What comes out are the outputs
         that are not carried, freshly allocated. Runs on one state must not overlap in time.
         """
-        results = self.run(merged(self.graph, arrays, state))
-        for output, input in self.graph.carried.items():
-            state.arrays[self.graph.inputs[input].name or ""][...] = results[output]
-        return [r for i, r in enumerate(results) if i not in self.graph.carried]
+        results = self.run(merged(self.signature, arrays, state))
+        for output, input in self.signature.carried.items():
+            state.arrays[self.signature.inputs[input].name][...] = results[output]
+        return [r for i, r in enumerate(results) if i not in self.signature.carried]
 
     def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
         """Seconds of each step of the plan in one run."""
@@ -150,44 +167,42 @@ class Program(ABC):
         return
 
 
-def merged(graph: Graph, arrays: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
+def merged(signature: Signature, arrays: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
     """All inputs in graph order: those of the state, and the given ones between them."""
     given, kept = iter(arrays), state.arrays
-    return [kept[v.name or ""] if v.name in kept else next(given) for v in graph.inputs]
+    return [kept[v.name] if v.name in kept else next(given) for v in signature.inputs]
 
 
-def split(graph: Graph, arrays: Sequence[np.ndarray]) -> tuple[State, list[np.ndarray]]:
+def split(signature: Signature, arrays: Sequence[np.ndarray]) -> tuple[State, list[np.ndarray]]:
     """All inputs in graph order as a state, of copies of what is carried, and the others."""
-    carried = set(graph.carried.values())
-    kept = {graph.inputs[i].name or "": arrays[i] for i in carried}
+    carried = set(signature.carried.values())
+    kept = {signature.inputs[i].name: arrays[i] for i in carried}
     return State.of(kept), [a for i, a in enumerate(arrays) if i not in carried]
 
 
 def on_copies(program: Program, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """All outputs of a program that computes the carried ones in place, as `run` gives them."""
-    graph = program.graph
-    state, given = split(graph, arrays)
+    signature = program.signature
+    state, given = split(signature, arrays)
     others = iter(program.advance(given, state))
-    names = {output: graph.inputs[input].name or "" for output, input in graph.carried.items()}
+    names = {output: signature.inputs[input].name for output, input in signature.carried.items()}
     return [
-        state.arrays[names[i]] if i in names else next(others) for i in range(len(graph.outputs))
+        state.arrays[names[i]] if i in names else next(others)
+        for i in range(len(signature.outputs))
     ]
 
 
-def checked_inputs(graph: Graph, feeds: Mapping[str, Any]) -> list[np.ndarray]:
-    """The inputs in graph order as contiguous, aligned arrays of native byte order.
+def checked_inputs(signature: Signature, feeds: Mapping[str, Any]) -> list[np.ndarray]:
+    """The inputs in order as contiguous, aligned arrays of native byte order.
 
     Raises InputError for missing or unknown names, and for dtypes or shapes that differ.
     """
-    names = [v.name or "" for v in graph.inputs]
+    names = [port.name for port in signature.inputs]
     if missing := [n for n in names if n not in feeds]:
-        raise InputError(f"missing inputs {missing}; the model takes {_signature(graph)}")
+        raise InputError(f"missing inputs {missing}; the model takes {_listed(signature)}")
     if unknown := sorted(set(feeds) - set(names)):
-        raise InputError(f"unknown inputs {unknown}; the model takes {_signature(graph)}")
-    return [
-        checked_input(name, feeds[name], v.type)
-        for name, v in zip(names, graph.inputs, strict=True)
-    ]
+        raise InputError(f"unknown inputs {unknown}; the model takes {_listed(signature)}")
+    return [checked_input(port.name, feeds[port.name], port.type) for port in signature.inputs]
 
 
 def checked_input(name: str, given: Any, type: TensorType) -> np.ndarray:
@@ -206,5 +221,5 @@ def checked_input(name: str, given: Any, type: TensorType) -> np.ndarray:
     return np.require(array, dtype=type.numpy, requirements=["C", "A"])
 
 
-def _signature(graph: Graph) -> str:
-    return ", ".join(f"{v.name}: {v.type}" for v in graph.inputs) or "no inputs"
+def _listed(signature: Signature) -> str:
+    return ", ".join(f"{port.name}: {port.type}" for port in signature.inputs) or "no inputs"

@@ -16,17 +16,18 @@ import os
 import stat
 import tempfile
 import warnings
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 VARIABLE = "CNNIR_CACHE"
+NOTE = "object cache: "
 _MAGIC = b"cnnir object 1\n"
 _HASH = 32
-_SUFFIX = ".cnnirobject"
 
-_PUT: dict[Path, int] = {}
-"""Bytes that this process has put in a directory since it last looked through all of it."""
+_PUT: dict[tuple[Path, str], int] = {}
+"""Bytes of a suffix that this process has put in a directory since it last looked through it."""
 
 
 class CacheWarning(UserWarning):
@@ -39,8 +40,12 @@ class DiskCache:
     Errors of the file system never stop a compilation: they are told once in `notes()`.
     """
 
-    def __init__(self, directory: Path, limit: int = 1 << 30) -> None:
-        self.directory, self.limit = directory, limit
+    suffix = ".cnnirobject"
+    default_limit = 1 << 30
+
+    def __init__(self, directory: Path, limit: int | None = None) -> None:
+        self.directory = directory
+        self.limit = self.default_limit if limit is None else limit
         self._notes: list[str] = []
 
     @classmethod
@@ -75,6 +80,26 @@ class DiskCache:
 
     def get(self, key: str) -> bytes | None:
         """The object, or None when it is absent, damaged, or could have been put by others."""
+        file = self._opened(key)
+        if file is None:
+            return None
+        with file:
+            content = file.read()
+        head = _MAGIC + bytes.fromhex(key)
+        body, trailer = content[:-_HASH], content[-_HASH:]
+        if not body.startswith(head) or hashlib.sha256(body).digest() != trailer:
+            self._damaged(key)
+            return None
+        self._touch(key)
+        return body[len(head) :]
+
+    def put(self, key: str, binary: bytes) -> None:
+        """Store an object: complete under its name or not at all, whatever happens meanwhile."""
+        body = _MAGIC + bytes.fromhex(key) + binary
+        self._store(key, [body, hashlib.sha256(body).digest()], sync=True)
+
+    def _opened(self, key: str) -> BinaryIO | None:
+        """The file of a key, if it is there and nobody else could have written it."""
         path = self._path(key)
         try:
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
@@ -83,64 +108,72 @@ class DiskCache:
         except OSError as error:
             self._note(f"cannot read {path.name}: {error.strerror}")
             return None
-        with open(descriptor, "rb") as file:
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode) or _shared(info):
-                self._note(f"{path.name} is writable by others and was not used")
-                return None
-            content = file.read()
-        head = _MAGIC + bytes.fromhex(key)
-        body, trailer = content[:-_HASH], content[-_HASH:]
-        if not body.startswith(head) or hashlib.sha256(body).digest() != trailer:
-            self._note(f"{path.name} is damaged and was compiled again")
+        file = open(descriptor, "rb")
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode) or _shared(info):
+            file.close()
+            self._note(f"{path.name} is writable by others and was not used")
             return None
-        try:
-            os.utime(path)  # eviction goes by last use
-        except OSError as error:
-            self._note(f"cannot touch {path.name}: {error.strerror}")
-        return body[len(head) :]
+        return file
 
-    def put(self, key: str, binary: bytes) -> None:
-        """Store an object: complete under its name or not at all, whatever happens meanwhile."""
-        body = _MAGIC + bytes.fromhex(key) + binary
+    def _store(self, key: str, parts: Iterable[bytes | memoryview], sync: bool) -> None:
+        """Write a file under a name of its own, then give it that of the key.
+
+        sync: wait until it is on the disk, so that not even a loss of power leaves it damaged.
+        """
+        size = 0
         try:
             descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix="tmp-")
             try:
                 with open(descriptor, "wb") as file:
-                    file.write(body + hashlib.sha256(body).digest())
+                    for part in parts:
+                        size += file.write(part)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if sync:
+                        os.fsync(file.fileno())
                 os.replace(temporary, self._path(key))
             except BaseException:
                 os.unlink(temporary)
                 raise
-            self._evict_now_and_then(len(body))
+            self._evict_now_and_then(size)
         except OSError as error:
             self._note(f"cannot write to {self.directory}: {error.strerror}")
 
+    def _touch(self, key: str) -> None:
+        """Note a use: eviction goes by the last one."""
+        path = self._path(key)
+        try:
+            os.utime(path)
+        except OSError as error:
+            self._note(f"cannot touch {path.name}: {error.strerror}")
+
+    def _damaged(self, key: str) -> None:
+        self._note(f"{self._path(key).name} is damaged and was compiled again")
+
     def notes(self) -> list[str]:
         """What went wrong so far, for the plan."""
-        return [f"object cache: {note}" for note in self._notes]
+        return [NOTE + note for note in self._notes]
 
     def _note(self, text: str) -> None:
         if text not in self._notes:
             self._notes.append(text)
 
     def _path(self, key: str) -> Path:
-        return self.directory / (key + _SUFFIX)
+        return self.directory / (key + self.suffix)
 
     def _evict_now_and_then(self, put: int) -> None:
         """Evict at this process's first object, then after every 32nd part of the limit."""
-        put += _PUT.get(self.directory, self.limit)
+        mine = (self.directory, self.suffix)
+        put += _PUT.get(mine, self.limit)
         look = put > self.limit // 32
-        _PUT[self.directory] = 0 if look else put
+        _PUT[mine] = 0 if look else put
         if look:
             self._evict()
 
     def _evict(self) -> None:
         """Remove the objects used longest ago until the rest fits the limit."""
         entries = []
-        for path in self.directory.glob("*" + _SUFFIX):
+        for path in self.directory.glob("*" + self.suffix):
             try:
                 info = path.lstat()
             except FileNotFoundError:

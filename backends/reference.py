@@ -5,7 +5,7 @@ Slow and plain on purpose: it is what every other target is compared with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,17 @@ from cnnir.ir import Graph, Node
 OPTIMISE = False
 """The reference meaning is that of the graph as it came in."""
 
+REMEMBERS = False
+"""There is nothing to keep."""
+
 
 class ReferenceProgram(Program):
     """Evaluates its graph on every run."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+        self.graph, self.signature = graph, graph.signature()
         steps = [_step(node) for node in graph.order() if node.op is not None]
-        self.plan = Plan("reference", steps)
+        self.plan = Plan("reference", steps, serials=[node.serial for node in graph.order()])
         self.plan.constant_bytes = sum(a.nbytes for a in graph.params.values())
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -48,6 +51,6 @@ def _step(node: Node) -> Step:
     )
 
 
-def build(graph: Graph, **options: Any) -> Program:
-    """A program for `graph`; it takes no options that matter to it."""
-    return ReferenceProgram(graph)
+def build(graph: Callable[[], Graph], **options: Any) -> Program:
+    """A program for a graph; it takes no options that matter to it."""
+    return ReferenceProgram(graph())

@@ -42,7 +42,10 @@ class PackedParam:
 
     value: Value
     key: Hashable
-    pack: Callable[[np.ndarray], np.ndarray] = field(compare=False)
+    pack: Callable[..., np.ndarray] = field(compare=False)
+    """pack(array) makes the packed array; pack(array, out) writes it where it is to stay."""
+    nbytes: int = field(default=0, compare=False)
+    """Bytes when packed, for a backend that needs them before."""
 
 
 Pointer = Slot | PackedParam

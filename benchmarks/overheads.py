@@ -40,7 +40,7 @@ def least(call, times):
 
 path, threads, calls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 exe = cnnir.compile(path, threads=threads)
-arrays = [np.zeros(v.type.shape, v.type.numpy) for v in exe.graph.inputs]
+arrays = [np.zeros(v.shape, v.numpy) for v in exe.inputs.values()]
 exe(*arrays)
 done = time.time()
 use = resource.getrusage(resource.RUSAGE_SELF)

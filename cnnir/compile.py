@@ -10,7 +10,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from cnnir.errors import (
     Obstacle,
     UnsupportedError,
 )
-from cnnir.evaluate import shown_outputs, trimmed
+from cnnir.front import Origin, Recipe, Specialisation
 from cnnir.ir import Graph
+from cnnir.tensortype import TensorType
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -35,7 +36,7 @@ TARGETS = {
     "cuda-emu": "cnnir.backends.cuda.emulated",
     "reference": "cnnir.backends.reference",
 }
-"""Target name -> module with `OPTIMISE` and `build(graph, **options) -> Program`.
+"""Target name -> module with `OPTIMISE`, `REMEMBERS` and `build(graph, **options) -> Program`.
 
 `cuda:sm_90a` is target cuda with the option `arch="sm_90a"`.
 """
@@ -120,11 +121,37 @@ def compile(
     how = recipe(
         target, threads=threads, passes=passes, verify=verify, snapshots=snapshots, **options
     )
+    return Executable(_origin_of(source), how, shapes, flexible=not isinstance(source, Graph))
 
-    def imported(shapes: Shapes | None, output: str | None = None) -> Graph:
-        return _graph(source, shapes, output)
 
-    return Executable(imported, how, shapes, flexible=not isinstance(source, Graph))
+def _origin_of(source: Any) -> Callable[..., Origin]:
+    """Origins for (shapes, output), both None or as for `_graph`; later changes do not matter."""
+    if isinstance(source, str | os.PathLike):
+        file = importlib.import_module("cnnir.identity").ModelFile(source)
+
+        def of_file(shapes: Shapes | None = None, output: str | None = None) -> Origin:
+            def read() -> Graph:
+                outputs = None if output is None else [output]
+                graph: Graph = file.read(partial(load, shapes=shapes, outputs=outputs))
+                return graph
+
+            return Origin(read, None if output else file, shapes)
+
+        return of_file
+    if isinstance(source, Graph):
+        source = source.clone()
+    traced = {}  # of a net, whose weights may change
+
+    def of_object(shapes: Shapes | None = None, output: str | None = None) -> Origin:
+        def make() -> Graph:
+            key = repr((shapes, output))
+            if key not in traced and callable(getattr(source, "graph", None)):
+                traced[key] = _graph(source, shapes, output)
+            return traced[key].clone() if key in traced else _graph(source, shapes, output)
+
+        return Origin(make)
+
+    return of_object
 
 
 def recipe(
@@ -136,7 +163,7 @@ def recipe(
     snapshots: bool = False,
     **options: Any,
 ) -> Recipe:
-    """How a graph, which is changed on the way, becomes a program; arguments as of `compile`."""
+    """How a graph becomes a program; arguments as of `compile`."""
     name, colon, arch = target.partition(":")
     if name not in TARGETS or (colon and name != "cuda"):
         raise BackendError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
@@ -150,41 +177,8 @@ def recipe(
     return Recipe(backend, passes, {"verify": verify, "snapshots": snapshots}, options)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a graph becomes a program: the target's module, the passes, what both are told."""
-
-    backend: Any
-    passes: str | None
-    keep: dict[str, bool]
-    options: dict[str, Any]
-
-    def __call__(self, graph: Graph) -> Specialisation:
-        """Optimise the graph, which is changed, and build it."""
-        history = self.optimise(graph, **self.keep)
-        return Specialisation(graph, history, self.backend.build(graph, **self.options))
-
-    def optimise(self, graph: Graph, **keep: bool) -> list[Any]:
-        """Run the passes, where the target wants them; their records."""
-        if not self.backend.OPTIMISE:
-            return []
-        pipeline = importlib.import_module("cnnir.pipeline")
-        records: list[Any] = pipeline.optimise(graph, self.passes, **keep)
-        return records
-
-
 def _no_entry(*arrays: Any) -> None:
     """Stands where a program has no short way."""
-
-
-class Specialisation:
-    """One set of input shapes: the optimised graph, what the passes did, the native program."""
-
-    def __init__(self, graph: Graph, history: list[Any], program: Any) -> None:
-        self.graph, self.history, self.program = graph, history, program
-        self.dtypes = [v.type.numpy for v in graph.inputs]
-        self.single = len(graph.outputs) == 1 and not graph.trims
-        self.enter = None if graph.trims else program.enter
 
 
 class Executable:
@@ -196,23 +190,27 @@ class Executable:
 
     def __init__(
         self,
-        imported: Callable[..., Graph],
+        origin: Callable[..., Origin],
         specialise: Recipe,
         shapes: Shapes | None,
         flexible: bool,
     ) -> None:
-        self._imported, self._specialise, self._flexible = imported, specialise, flexible
+        self._origin, self._specialise, self._flexible = origin, specialise, flexible
         self._lock = threading.Lock()
         self._shapes = shapes
-        self._first = specialise(imported(shapes))
-        self._names = tuple(v.name or "" for v in self._first.graph.inputs)
-        self._known = {self._shapes_of(self._first.graph): self._first}
+        self._first = specialise(origin(shapes))
+        self._names = tuple(port.name for port in self._first.signature.inputs)
+        self._known = {self._first.signature.shapes: self._first}
         self._enter = self._first.enter or _no_entry
         """The short way into the specialisation that was called last."""
 
     @property
     def graph(self) -> Graph:
-        """The optimised graph of the first shapes."""
+        """The optimised graph of the first shapes.
+
+        The executable runs without it. It is made again, of the source, when it is asked for, and
+        kept for as long as the caller keeps it; ModelError where the model's file has changed.
+        """
         return self._first.graph
 
     @property
@@ -222,8 +220,18 @@ class Executable:
 
     @property
     def history(self) -> list[Any]:
-        """A record of every pass that ran."""
-        return self._first.history
+        """A record of every pass that ran; where the program came from disk, they run now."""
+        return self._first.front.history()
+
+    @property
+    def inputs(self) -> dict[str, TensorType]:
+        """Types of the inputs by name, in order, for the first shapes."""
+        return {port.name: port.type for port in self._first.signature.inputs}
+
+    @property
+    def outputs(self) -> dict[str, TensorType]:
+        """Types of the outputs by name, in order, for the first shapes."""
+        return {port.name: port.type for _, port in self._first.signature.shown()}
 
     @property
     def input_names(self) -> list[str]:
@@ -233,7 +241,7 @@ class Executable:
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
-        return [name for _, name in shown_outputs(self.graph)]
+        return list(self.outputs)
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The output array, or a tuple of them; inputs in order or by name."""
@@ -246,13 +254,13 @@ class Executable:
         results = chosen.program.run(arrays)
         if chosen.single:
             return results[0]
-        outputs = tuple(trimmed(chosen.graph, results).values())
+        outputs = tuple(chosen.signature.trimmed(results).values())
         return outputs[0] if len(outputs) == 1 else outputs
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """All outputs by name, as fresh arrays."""
         chosen, arrays = self._checked(feeds)
-        return trimmed(chosen.graph, chosen.program.run(arrays))
+        return chosen.signature.trimmed(chosen.program.run(arrays))
 
     def profile(self, feeds: Mapping[str, Any]) -> list[float]:
         """Seconds of each step of the plan in one run."""
@@ -282,8 +290,8 @@ class Executable:
         """
         program = self._first.program
         seconds = None if feeds is None else self.profile(feeds)
-        graph, history = self._first.graph, self._first.history
-        imported = self._imported(self._shapes)
+        graph, history = self.graph, self.history  # in this order: they are of one run
+        imported = self._origin(self._shapes).load()
         rows: list[Any] = _provenance().trails(
             imported, graph, program.plan, history, program.texts(), seconds
         )
@@ -296,10 +304,10 @@ class Executable:
         that nearly matched the condition that stopped it. InputError for a name there is not.
         """
         known = _provenance()
-        imported = self._imported(self._shapes)
+        imported = self._origin(self._shapes).load()
         source = known.source_of(imported, name)
         if source is None:  # another name of a tensor, or what no output needs
-            imported = self._imported(self._shapes, name)
+            imported = self._origin(self._shapes, name).load()
             source = known.source_of(imported, name) or name
         rows = self.provenance(feeds)
         return known.story(source, imported, self.history, self.plan, rows)
@@ -319,9 +327,9 @@ class Executable:
             return self.run(feeds)[name]
         _, arrays = self._checked(feeds)
         bound = {n: a.shape for n, a in zip(self._names, arrays, strict=True)}
-        part = self._specialise(self._imported(bound if self._flexible else None, name))
+        part = self._specialise(self._origin(bound if self._flexible else None, name))
         try:
-            (value,) = trimmed(part.graph, part.program.run(arrays)).values()
+            (value,) = part.signature.trimmed(part.program.run(arrays)).values()
             return value
         finally:
             part.program.close()
@@ -335,7 +343,7 @@ class Executable:
         (measured for about `seconds`, 0 for none), memory. `title`: instead of the graph's name.
         """
         reporting = importlib.import_module("cnnir.reporting")
-        imported = self._imported(self._shapes)
+        imported = self._origin(self._shapes).load()
         subject = reporting.subject(self._first, imported, self._specialise, seconds, title)
         Path(path).write_text(reporting.page(subject), "utf-8")
 
@@ -373,18 +381,14 @@ class Executable:
         if chosen is None and self._flexible and self._same_ranks(shapes):
             chosen = self._new_shapes(shapes)
         chosen = chosen or self._first
-        return chosen, tuple(base.checked_inputs(chosen.graph, feeds))
+        return chosen, tuple(base.checked_inputs(chosen.signature, feeds))
 
     def _new_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> Specialisation:
         with self._lock:
             if shapes not in self._known:
                 bound = dict(zip(self.input_names, shapes, strict=True))
-                self._known[shapes] = self._specialise(self._imported(bound))
+                self._known[shapes] = self._specialise(self._origin(bound))
             return self._known[shapes]
 
     def _same_ranks(self, shapes: tuple[tuple[int, ...], ...]) -> bool:
-        return [len(s) for s in shapes] == [v.type.rank for v in self.graph.inputs]
-
-    @staticmethod
-    def _shapes_of(graph: Graph) -> tuple[tuple[int, ...], ...]:
-        return tuple(v.type.shape for v in graph.inputs)
+        return [len(s) for s in shapes] == [len(s) for s in self._first.signature.shapes]

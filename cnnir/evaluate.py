@@ -44,21 +44,7 @@ def evaluate(graph: Graph, feeds: Feeds = (), dtype: str | None = None) -> list[
 
 def trimmed(graph: Graph, results: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Raw outputs by name, cut to the lengths that the graph gives them; those are left out."""
-    named = {}
-    for position, name in shown_outputs(graph):
-        array = results[position]
-        if position in graph.trims:
-            length, axis = graph.trims[position]
-            kept = (slice(None),) * axis + (slice(int(results[length])),)
-            array = np.array(array[kept], order="C")
-        named[name] = array
-    return named
-
-
-def shown_outputs(graph: Graph) -> list[tuple[int, str]]:
-    """Position and name of every output that is not just the length of another."""
-    lengths = {length for length, _ in graph.trims.values()}
-    return [pair for pair in enumerate(graph.output_names) if pair[0] not in lengths]
+    return graph.signature().trimmed(results)
 
 
 def evaluate_node(

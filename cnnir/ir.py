@@ -22,6 +22,7 @@ import numpy as np
 from cnnir.errors import IRError, LimitError
 from cnnir.ops.base import OPS, Op, complete_attributes
 from cnnir.printer import graph_text
+from cnnir.signature import Port, Signature
 from cnnir.tensortype import DTYPES, TensorType
 
 
@@ -236,6 +237,17 @@ class Graph:
         if value is None or value.node.kind != "param":
             return None
         return self.params[value.node.attrs["ref"]]
+
+    def signature(self) -> Signature:
+        """What the graph takes and gives."""
+        inputs = tuple(Port(v.name or "", v.type) for v in self.inputs)
+        outputs = zip(self.output_names, self.outputs, strict=True)
+        ports = tuple(Port(n, v.type) for n, v in outputs)
+        return Signature(inputs, ports, dict(self.trims), dict(self.carried))
+
+    def take(self, value: Value) -> np.ndarray:
+        """The array of a param, which the graph no longer has: for who uses the graph up."""
+        return self.params.pop(value.node.attrs["ref"])
 
     def users(self, value: Value) -> list[tuple[Node, int]]:
         """Every use of a value as (node, operand position); outputs are not uses."""

@@ -117,7 +117,8 @@ def trails(
             homes.setdefault(source, []).append(node)
     steps: dict[int, list[int]] = {}
     for number, step in enumerate(plan.steps):
-        steps.setdefault(step.serial, []).append(number)
+        for serial in {step.serial, step.tail} - {-1}:
+            steps.setdefault(serial, []).append(number)
     lines = {symbol: _line(symbol, text) for symbol, text in (texts or {}).items()}
 
     def rows(source: str) -> Iterable[Trail]:

@@ -20,8 +20,8 @@ def main(path: str) -> None:
 
     rng = np.random.default_rng(0)
     feeds = {
-        value.name: rng.standard_normal(value.type.shape).astype(value.type.numpy)
-        for value in exe.graph.inputs
+        name: rng.standard_normal(type.shape).astype(type.numpy)
+        for name, type in exe.inputs.items()
     }
     outputs = exe.run(feeds)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from onnx import FunctionProto, GraphProto, NodeProto, ValueInfoProto
@@ -44,8 +45,8 @@ from cnnir.frontends.onnx_model import (
     Source,
     check_header,
     default_domain,
-    read_model,
     read_opsets,
+    reading,
 )
 from cnnir.frontends.onnx_obstacles import Obstacles
 from cnnir.frontends.onnx_schema import attributes, check_operands, resolved, signature
@@ -59,6 +60,7 @@ from cnnir.frontends.onnx_scope import (
 )
 from cnnir.frontends.onnx_tensors import TensorReader, described
 from cnnir.frontends.onnx_types import Dimensions, Shapes, contradiction
+from cnnir.frontends.onnx_wire import RawData
 from cnnir.ir import Graph, Value
 
 OPERATOR_FILES = (
@@ -94,6 +96,7 @@ def load(
     outputs: Sequence[str] | None = None,
     max_nodes: int = MAX_NODES,
     max_bytes: int = MAX_BYTES,
+    files: list[str] | None = None,
 ) -> Graph:
     """Import an ONNX model from a path, its bytes, or a ModelProto.
 
@@ -102,14 +105,17 @@ def load(
     is to be the outputs in place of the model's: tensors, or nodes for their first result.
     `max_nodes` limits
     the nodes once functions are expanded, `max_bytes` the size of any single tensor. External
-    data is only read below the folder of the model's path.
+    data is only read below the folder of the model's path; `files` is told the names of such files.
     """
-    model, folder = read_model(source)
-    opsets = check_header(model)
-    functions = Functions(model)
-    functions.expanded(model.graph.node, max_nodes)
-    importer = _Importer(functions, TensorReader(folder, max_bytes), max_nodes)
-    return importer.graph_of(model.graph, opsets, Dimensions(shapes), outputs)
+    with reading(source) as parsed:
+        model = parsed.model
+        opsets = check_header(model)
+        functions = Functions(model)
+        functions.expanded(model.graph.node, max_nodes)
+        reader = TensorReader(parsed.folder, max_bytes, files)
+        importer = _Importer(functions, reader, max_nodes)
+        bound = Dimensions(shapes)
+        return importer.graph_of(model.graph, opsets, bound, outputs, parsed.stored)
 
 
 class _Importer:
@@ -132,13 +138,14 @@ class _Importer:
         opsets: dict[str, int],
         dimensions: Dimensions,
         outputs: Sequence[str] | None = None,
+        stored: Sequence[RawData | None] = (),
     ) -> Graph:
-        """The whole import of the main graph."""
+        """The whole import of the main graph; `stored` as in `Parsed`."""
         self.graph.name = proto.name or "main"
         if not proto.output:
             raise ModelError("the graph declares no output")
         scope = Scope(opsets, declared=_declared(proto))
-        self._initializers(proto, scope)
+        self._initializers(proto, scope, stored)
         self._inputs(proto, scope, dimensions)
         self._nodes(proto.node, scope)
         names = [declared.name for declared in proto.output]
@@ -154,9 +161,11 @@ class _Importer:
         self.graph.sweep()
         return self.graph
 
-    def _initializers(self, proto: GraphProto, scope: Scope) -> None:
-        for tensor in proto.initializer:
-            read = functools.partial(self.reader.read, tensor)
+    def _initializers(
+        self, proto: GraphProto, scope: Scope, stored: Sequence[RawData | None] = ()
+    ) -> None:
+        for tensor, raw in zip_longest(proto.initializer, stored):
+            read = functools.partial(self.reader.read, tensor, raw=raw)
             self._param(tensor.name, read, scope)
         for sparse in proto.sparse_initializer:
             read = functools.partial(self.reader.read_sparse, sparse)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -16,6 +18,14 @@ from onnx import ModelProto, OperatorSetIdProto, TensorProto
 
 from cnnir.errors import ModelError, quoted
 from cnnir.frontends.onnx_schema import NEWEST_IR, NEWEST_OPSET
+from cnnir.frontends.onnx_wire import (
+    Content,
+    FileContent,
+    GivenContent,
+    Malformed,
+    RawData,
+    stripped,
+)
 
 LARGEST_FILE = 2**31 - 1
 """Protobuf messages cannot be larger; bigger weights live in external data."""
@@ -23,46 +33,69 @@ LARGEST_FILE = 2**31 - 1
 Source = str | os.PathLike[str] | bytes | ModelProto
 
 
-def read_model(source: Source) -> tuple[ModelProto, str | None]:
-    """The parsed model, and the folder its external data may be in (None without a path)."""
+@contextmanager
+def reading(source: Source) -> Iterator[Parsed]:
+    """A model, parsed; while this lasts, tensors can be read from its file."""
     if isinstance(source, ModelProto):
-        model, folder = source, None
+        yield _checked(Parsed(source, None))
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        model, folder = _parsed(bytes(source)), None
+        yield _checked(_parsed(GivenContent(bytes(source)), None))
     else:
         path = os.fspath(source)
-        model, folder = _parsed(_file(path)), os.path.dirname(path)
-    _check_text(model)
-    if not model.HasField("graph"):
-        raise ModelError("the model has no graph")
-    return model, folder
+        with _opened(path) as file:
+            yield _checked(_parsed(FileContent(file.fileno()), os.path.dirname(path)))
 
 
-def _file(path: str) -> bytes:
+@dataclass
+class Parsed:
+    """A model and what belongs to it."""
+
+    model: ModelProto
+    folder: str | None
+    """Where its external data may be; None without a path."""
+    stored: list[RawData | None] = field(default_factory=list)
+    """Of the first initializers of the main graph the raw data that is not in `model`."""
+
+
+def _opened(path: str) -> BinaryIO:
     try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelError(f"{quoted(path)} is not a regular file")
-            if status.st_size > LARGEST_FILE:
-                raise ModelError(
-                    f"{quoted(path)} has {status.st_size} bytes; an ONNX file has less than 2 GiB"
-                )
-            return file.read()
+        file = open(path, "rb")
+        status = os.fstat(file.fileno())
     except OSError as error:
         raise ModelError(f"{quoted(path)} cannot be read: {error.strerror}") from None
+    wrong = ""
+    if not stat.S_ISREG(status.st_mode):
+        wrong = "is not a regular file"
+    elif status.st_size > LARGEST_FILE:
+        wrong = f"has {status.st_size} bytes; an ONNX file has less than 2 GiB"
+    if wrong:
+        file.close()
+        raise ModelError(f"{quoted(path)} {wrong}")
+    return file
 
 
-def _parsed(data: bytes) -> ModelProto:
-    if not data:
+def _parsed(content: Content, folder: str | None) -> Parsed:
+    if not content.size:
         raise ModelError("the model is empty: no bytes to parse")
+    stored: list[RawData | None] = []
     try:
-        return onnx.load_model_from_string(data)
+        data, stored = stripped(content)
+    except Malformed:
+        data = content.read(0, content.size)  # where it cannot be walked, protobuf knows more
+    try:
+        return Parsed(onnx.load_model_from_string(data), folder, stored)
     except DecodeError:
         raise ModelError(
-            f"the {len(data)} bytes do not parse as an ONNX protobuf (truncated, compressed or"
+            f"the {content.size} bytes do not parse as an ONNX protobuf (truncated, compressed or"
             " another format)"
         ) from None
+
+
+def _checked(parsed: Parsed) -> Parsed:
+    _check_text(parsed.model)
+    if not parsed.model.HasField("graph"):
+        raise ModelError("the model has no graph")
+    return parsed
 
 
 def _check_text(model: ModelProto) -> None:

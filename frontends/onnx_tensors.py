@@ -16,6 +16,7 @@ from onnx import SparseTensorProto, TensorProto
 
 from cnnir.errors import LimitError, ModelError, UnsupportedError, quoted
 from cnnir.frontends.onnx_external import read_external
+from cnnir.frontends.onnx_wire import RawData
 from cnnir.tensortype import DTYPES, MAX_RANK
 
 ELEMENT_TYPES: dict[int, str] = {
@@ -42,18 +43,24 @@ _FIELDS = ("float_data", "double_data", "int64_data", "uint64_data", "int32_data
 class TensorReader:
     """Reads the tensors of one model: knows its folder (None when there is none) and the limit."""
 
-    def __init__(self, folder: str | None, max_bytes: int) -> None:
+    def __init__(self, folder: str | None, max_bytes: int, files: list[str] | None = None) -> None:
         self.folder, self.max_bytes = folder, max_bytes
+        self.files = [] if files is None else files
+        """Names of the files with external data that were read."""
 
-    def read(self, tensor: TensorProto, what: str) -> np.ndarray:
-        """The array of a dense tensor; `what` names it in messages."""
+    def read(self, tensor: TensorProto, what: str, raw: RawData | None = None) -> np.ndarray:
+        """The array of a dense tensor; `what` names it in messages.
+
+        raw: where its raw data is, if that was taken out of the tensor.
+        """
         if tensor.HasField("segment"):
             raise ModelError(f"{what}: a tensor in segments, wanted it in one piece")
         dtype = element_type(tensor.data_type, what)
         shape = self.shape(tensor.dims, dtype, what)
         filled = [field for field in _FIELDS if len(getattr(tensor, field))]
-        data = tensor.raw_data  # each time it is asked for, this is a copy
-        if data:
+        data = b"" if raw else tensor.raw_data  # each time it is asked for, this is a copy
+        size = raw.size if raw else len(data)
+        if size:
             filled.append("raw_data")
         external = tensor.data_location == TensorProto.EXTERNAL
         if external and filled:
@@ -63,17 +70,18 @@ class TensorReader:
         nbytes = math.prod(shape) * DTYPES[dtype].itemsize
         if external:
             entries = [(entry.key, entry.value) for entry in tensor.external_data]
-            raw: Any = read_external(self.folder, entries, nbytes, what)
+            found: Any = read_external(self.folder, entries, nbytes, what)
+            self.files.append(dict(entries)["location"])
         elif filled and filled[0] != "raw_data":
             return _from_field(tensor, filled[0], dtype, shape, what)
         else:
-            raw = data
-            if len(raw) != nbytes:
+            if size != nbytes:
                 raise ModelError(
-                    f"{what}: raw_data has a size of {len(raw)} bytes, wanted {nbytes} for"
+                    f"{what}: raw_data has a size of {size} bytes, wanted {nbytes} for"
                     f" {dtype}{list(shape)}"
                 )
-        return _from_bytes(raw, dtype, shape)
+            found = raw.array() if raw else data
+        return _from_bytes(found, dtype, shape)
 
     def read_sparse(self, sparse: SparseTensorProto, what: str) -> np.ndarray:
         """The dense array of a sparse tensor."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cnnir.backends.cache import VARIABLE
 from cnnir.backends.llvm import load, width
 
 
@@ -22,9 +25,11 @@ def small_as_large() -> Iterator[None]:
     """Graphs of tests are small, and are to be compiled as large ones are.
 
     Their runs are shared among threads though they are too short for that, and their vectors are
-    as wide as the machine's though most of the lanes pad.
+    as wide as the machine's though most of the lanes pad. Programs like these are kept elsewhere.
     """
     with pytest.MonkeyPatch.context() as patch:
+        if not os.environ.get(VARIABLE):
+            patch.setenv(VARIABLE, str(Path.home() / ".cache" / "cnnir-tests"))
         patch.setattr(load, "SHARING_COST", -1.0)
         patch.setattr(width, "HALVING", ())
         yield

@@ -113,6 +113,17 @@ def padded_bias(rng, count, lanes):
     return values, Guarded(padded.shape, padded)
 
 
+def packed_in_place(template, w, spec, tiling):
+    """Packed weights, which are the same wherever they are written and whatever was there."""
+    packed = template.pack(w, spec, tiling)
+    assert packed.ctypes.data % 64 == 0 and packed.shape == (template.packed_size(spec, tiling),)
+    out = np.full(packed.size + 2, np.nan, np.float32)
+    template.pack(np.asfortranarray(w), spec, tiling, out[1:-1])
+    np.testing.assert_array_equal(out[1:-1], packed)
+    assert np.isnan(out[[0, -1]]).all()
+    return packed
+
+
 def conv_error(template, spec, tiling=None, weights_shape=None, reference=conv_reference):
     """The largest error of a convolution, relative to the largest result."""
     rng = np.random.default_rng(7)
@@ -120,8 +131,7 @@ def conv_error(template, spec, tiling=None, weights_shape=None, reference=conv_r
     x = rng.standard_normal((spec.batch, spec.channels, *spec.sizes), dtype=np.float32)
     shape = weights_shape or (spec.filters, spec.channels // spec.groups, *spec.kernel)
     w = rng.standard_normal(shape, dtype=np.float32)
-    packed = template.pack(w, spec, tiling)
-    assert packed.ctypes.data % 64 == 0
+    packed = packed_in_place(template, w, spec, tiling)
     data = x if spec.plain else to_blocked(x, spec.lanes)
     operands = [Guarded(data.shape, data), Guarded(packed.shape, packed)]
     bias = None
@@ -129,9 +139,9 @@ def conv_error(template, spec, tiling=None, weights_shape=None, reference=conv_r
         bias, buffer = padded_bias(rng, spec.filters, spec.lanes)
         operands.append(buffer)
     code = template.emit(ir.Module(), "kernel", spec, tiling)
-    y = Guarded((spec.out_blocks, spec.batch, *spec.out_sizes, spec.lanes))
-    run_kernel(code, operands, y)
     wanted = reference(x, w, bias, spec)
+    y = Guarded((spec.out_blocks, spec.batch, *wanted.shape[2:], spec.lanes))
+    run_kernel(code, operands, y)
     error = abs(from_blocked(y.array, spec.filters) - wanted).max()
     return error / max(abs(wanted).max(), 1e-30)
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {
     "cnnir.errors": 0,
     "cnnir.tensortype": 0.5,
+    "cnnir.signature": 1,
     "cnnir.ops": 1,
     "cnnir.printer": 1,
     "cnnir.ir": 2,
@@ -35,12 +36,15 @@ LEVELS = {
     "cnnir.backends.state": 2,
     "cnnir.backends.base": 3,
     "cnnir.backends.cache": 3,
+    "cnnir.backends.pieces": 3,
     "cnnir.backends.fused": 3.5,
     "cnnir.backends.schedule": 3.5,
     "cnnir.passes": 4,
     "cnnir.report": 4,
     "cnnir.provenance": 4,
     "cnnir.pipeline": 5,
+    "cnnir.identity": 5,
+    "cnnir.front": 5,
     "cnnir.reporting": 5,
     "cnnir.culprit": 5.5,
     "cnnir.compile": 6,
@@ -58,6 +62,9 @@ LEVELS = {
 }
 # Where modules are imported by name when they are first needed.
 PLUGIN_POINTS = {
+    "cnnir.identity",
+    "cnnir.front",
+    "cnnir.backends.llvm",
     *("cnnir", "cnnir.ops", "cnnir.compile", "cnnir.cli", "cnnir.pipeline"),
     "cnnir.reporting",
     "cnnir.backends.cuda.bindings",

@@ -19,6 +19,7 @@ from kernel_harness import (
     Guarded,
     conv_error,
     from_blocked,
+    packed_in_place,
     padded_bias,
     run_kernel,
     sampled,
@@ -233,7 +234,7 @@ def check_matmul(spec, tiling=None):
     x = rng.standard_normal((*batch_x, spec.rows, spec.depth), dtype=np.float32)
     w = rng.standard_normal((*batch_w, spec.depth, spec.columns), dtype=np.float32)
     tiling = tiling or matmul.choose(spec, TARGETS[spec.lanes])
-    data = matmul.pack(w, spec, tiling) if spec.constant else w
+    data = packed_in_place(matmul, w, spec, tiling) if spec.constant else w
     operands = [Guarded(x.shape, x), Guarded(data.shape, data)]
     wanted = x.astype(np.float64) @ w.astype(np.float64)
     if spec.bias:

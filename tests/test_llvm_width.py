@@ -82,7 +82,7 @@ def test_what_sharing_saves() -> None:
 def test_short_runs_keep_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pool is not asked for a run that is over before workers would have come."""
     asked, run = [], Pool.run
-    monkeypatch.setattr(load, "SHARING_COST", 40e-6)
+    monkeypatch.setattr(load, "SHARING_COST", 70e-6)
     monkeypatch.setattr(Pool, "run", lambda *args: asked.append(1) or run(*args))
     x = np.ones((1, 4, 13, 9), np.float32)
     cnnir.compile(convolution(16), threads=2)(x)

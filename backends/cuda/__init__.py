@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 from cnnir.backends.base import Plan, Program
 from cnnir.backends.cache import DiskCache
@@ -21,6 +22,7 @@ from cnnir.backends.cuda.load import CudaProgram
 from cnnir.backends.cuda.machine import Machine
 from cnnir.backends.cuda.place import place
 from cnnir.backends.cuda.plan import plan
+from cnnir.backends.cuda.schedule import Schedule
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.ir import Graph
 
@@ -29,9 +31,12 @@ __all__ = ["OPTIMISE", "build", "build_on", "kernel_texts", "print_graph"]
 OPTIMISE = True
 """Passes run before this backend sees a graph."""
 
+REMEMBERS = False
+"""Programs are made anew in every process, of cubins that are kept."""
+
 
 def build(
-    graph: Graph,
+    graph: Callable[[], Graph],
     threads: int | None = None,
     arch: str | None = None,
     precision: str = "exact",
@@ -39,18 +44,19 @@ def build(
 ) -> Program:
     """A program for a graph of fixed shapes, on the device at hand.
 
-    threads: of no meaning here. arch: compile for devices of this architecture, such as sm_90a,
-    without any being here; the program cannot run then. precision: "exact" or "tf32", see
-    CudaTarget. cache: where cubins are kept; False for nowhere, None for the user's cache folder.
+    graph: makes it. threads: of no meaning here. arch: compile for devices of this architecture,
+    such as sm_90a, without any being here; the program cannot run then. precision: "exact" or
+    "tf32", see CudaTarget. cache: where cubins are kept; False for nowhere, None for the user's
+    cache folder.
     Raises BackendError where packages, the driver or a device are missing.
     """
     kept = DiskCache.default(cache)
     if arch is None:
-        return build_on(graph, Gpu(cache=kept), precision)
+        return build_on(graph(), Gpu(cache=kept), precision)
     target = CudaTarget(arch, precision)
     started = time.perf_counter()
-    schedule = plan(graph, target)
-    described = Plan(target.name, [c.step for c in schedule.calls], notes=schedule.notes)
+    schedule = plan(graph(), target)
+    described = _described(schedule)
     described.seconds["plan"] = time.perf_counter() - started
     return CompiledOnly(schedule, described, kept)
 
@@ -60,7 +66,7 @@ def build_on(graph: Graph, machine: Machine, precision: str = "exact") -> CudaPr
     target = machine.target(precision)
     started = time.perf_counter()
     schedule = plan(graph, target)
-    described = Plan(target.name, [c.step for c in schedule.calls], notes=schedule.notes)
+    described = _described(schedule)
     described.seconds["plan"] = time.perf_counter() - started
     started = time.perf_counter()
     emitted = emit(schedule)
@@ -69,3 +75,9 @@ def build_on(graph: Graph, machine: Machine, precision: str = "exact") -> CudaPr
     places = place(schedule, emitted.codes)
     described.seconds["place"] = time.perf_counter() - started
     return CudaProgram(schedule, emitted, places, described, machine)
+
+
+def _described(schedule: Schedule) -> Plan:
+    steps = [call.step for call in schedule.calls]
+    serials = [node.serial for node in schedule.graph.order()]
+    return Plan(schedule.target.name, steps, notes=schedule.notes, serials=serials)

@@ -25,7 +25,7 @@ class CompiledOnly(Program):
     forms = FORMS
 
     def __init__(self, schedule: Schedule, plan: Plan, cache: DiskCache | None) -> None:
-        self.graph, self.plan = schedule.graph, plan
+        self.signature, self.plan = schedule.graph.signature(), plan
         started = time.perf_counter()
         self.emitted = emit(schedule)
         plan.seconds["emit"] = time.perf_counter() - started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from cnnir.backends.base import Program
 from cnnir.backends.cache import DiskCache
@@ -13,12 +14,15 @@ from cnnir.ir import Graph
 OPTIMISE = True
 """Passes run before this backend sees a graph."""
 
+REMEMBERS = False
+"""Programs are made anew in every process, of cubins that are kept."""
+
 
 def build(
-    graph: Graph,
+    graph: Callable[[], Graph],
     threads: int | None = None,
     precision: str = "exact",
     cache: str | os.PathLike[str] | bool | None = None,
 ) -> Program:
     """A program for a graph of fixed shapes; options as for target cuda."""
-    return build_on(graph, Emulator(DiskCache.default(cache)), precision)
+    return build_on(graph(), Emulator(DiskCache.default(cache)), precision)

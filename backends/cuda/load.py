@@ -28,7 +28,8 @@ class CudaProgram(Program):
     def __init__(
         self, schedule: Schedule, emitted: Emitted, places: Places, plan: Plan, machine: Machine
     ) -> None:
-        self.graph, self.plan, self.emitted = schedule.graph, plan, emitted
+        self.plan, self.emitted = plan, emitted
+        self.signature = schedule.graph.signature()
         self._schedule, self._places, self._machine = schedule, places, machine
         self._lock, self._closed = threading.Lock(), False
         self._check_memory()
@@ -138,9 +139,9 @@ class CudaProgram(Program):
 
     def _made_staging(self) -> dict[str, list[np.ndarray]]:
         """Arrays in memory that is copied quickly: the inputs, the outputs, the error words."""
-        graph = self.graph
-        inputs = [(v.type.numpy, v.type.shape) for v in graph.inputs]
-        outputs = [(v.type.numpy, v.type.shape) for v in graph.outputs]
+        ports = self.signature
+        inputs = [(port.type.numpy, port.type.shape) for port in ports.inputs]
+        outputs = [(port.type.numpy, port.type.shape) for port in ports.outputs]
         words = (np.dtype(np.int32), (len(self._schedule.calls),))
         arrays = []
         kinds = [*inputs, *outputs, words]

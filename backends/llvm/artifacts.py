@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cnnir.backends.llvm.emit import Emitted
 from cnnir.backends.llvm.engine import render
 from cnnir.backends.llvm.target import CpuTarget
 
@@ -17,11 +16,11 @@ _ENDINGS = {"ll": "ll", "opt": "opt.ll", "asm": "s", "obj": "o"}
 _RENDERED = {"opt": "ir", "asm": "assembly", "obj": "object"}
 
 
-def files(code: Emitted, target: CpuTarget, form: str) -> dict[str, bytes]:
-    """File name -> content, for one of FORMS."""
+def files(kernels: dict[str, str], run: str, target: CpuTarget, form: str) -> dict[str, bytes]:
+    """File name -> content, for one of FORMS; kernels and run: the texts of all modules."""
     found = {}
-    for name, text in {**code.kernels, "run": code.run.text}.items():
-        provided = code.kernels if name == "run" else ()
+    for name, text in {**kernels, "run": run}.items():
+        provided = kernels if name == "run" else ()
         made = text.encode() if form == "ll" else render(text, target, _RENDERED[form],
                                                          provided=provided)  # fmt: skip
         found[f"{name}.{_ENDINGS[form]}"] = made

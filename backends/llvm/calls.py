@@ -13,7 +13,6 @@ from cnnir.backends.llvm.offers import Offer
 from cnnir.backends.llvm.printer import print_kernel
 from cnnir.backends.llvm.schedule import Code, Slot
 from cnnir.backends.llvm.target import CpuTarget
-from cnnir.errors import BackendError
 from cnnir.ir import Node
 from cnnir.loops import Kernel, Layout, lower
 
@@ -38,7 +37,8 @@ class LoopsKernel:
     def emit(self, module: ir.Module, name: str, target: CpuTarget) -> Code:
         kernel = self.lowered()
         print_kernel(module, kernel, target, name, self.shared)
-        return Code(name, kernel.items, kernel.scratch_bytes, kernel.summary)
+        errors = tuple(kernel.errors)
+        return Code(name, kernel.items, kernel.scratch_bytes, kernel.summary, errors)
 
     def lowered(self) -> Kernel:
         """The kernel in the loop language."""
@@ -48,10 +48,6 @@ class LoopsKernel:
             layouts.append(None if value is None else next(given))
         layouts += [self.result] * len(self.node.results)
         return lower(self.node, layouts, self.lanes)
-
-    def error(self, code: int) -> str:
-        kernel = self.lowered()
-        return kernel.errors[code - kernel.first_code]
 
 
 @dataclass(frozen=True)
@@ -87,6 +83,3 @@ class TemplateKernel:
             module, name, offer.spec, offer.tiling, epilogue, len(self.slots)
         )
         return Code(code.name, code.items, code.scratch_bytes, code.summary)
-
-    def error(self, code: int) -> str:
-        raise BackendError(f"{self.kind} stored error {code}, but it checks no indices")

@@ -28,6 +28,8 @@ class Emitted:
 
     run: RunCode
     kernels: dict[str, str] = field(default_factory=dict)
+    errors: list[tuple[str, ...]] = field(default_factory=list)
+    """For each call what `Code.errors` says."""
 
     @property
     def modules(self) -> list[str]:
@@ -43,7 +45,7 @@ def emit(schedule: Schedule, places: Places, cache: ObjectCache | None = None) -
     known = Texts(cache, schedule.target)
     made: dict[Hashable, Code] = {}
     texts: dict[str, str] = {}
-    calls = []
+    calls, errors = [], []
     for call, after in zip(schedule.calls, places.after, strict=True):
         if call.kernel.key not in made:
             code, text = written(call.kernel, known, schedule.target)
@@ -54,7 +56,8 @@ def emit(schedule: Schedule, places: Places, cache: ObjectCache | None = None) -
         step.items, step.summary, step.symbol = code.items, code.summary, code.name
         pointers = tuple(places.sources[p] for p in (*call.reads, *call.writes))
         calls.append(NativeCall(code.name, code.items, code.scratch_bytes, pointers, after))
-    return Emitted(emit_run(calls, schedule.target), texts)
+        errors.append(code.errors)
+    return Emitted(emit_run(calls, schedule.target), texts, errors)
 
 
 def written(kernel: Kernel, known: Texts, target: CpuTarget) -> tuple[Code, str]:

@@ -19,10 +19,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import llvmlite.binding as llvm
-import llvmlite.ir as ir
 from llvmlite.binding import ffi
 from llvmlite.binding.newpassmanagers import NewPassManager
 
@@ -30,7 +29,10 @@ from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
 
-Source: TypeAlias = ir.Module | str
+if TYPE_CHECKING:
+    import llvmlite.ir as ir
+
+Source: TypeAlias = "ir.Module | str"
 
 _MATH = """atan2 ceil cos erf exp floor fma fmod log nearbyint pow rint roundeven sin tanh
     trunc""".split()
@@ -257,15 +259,14 @@ class Engine:
             self._jit.close()
 
 
-def build(
+def compiled(
     sources: Sequence[Source],
-    exports: Sequence[str],
     target: CpuTarget,
     cache: ObjectCache | None = None,
     options: Options = Options(),
     jobs: int | None = None,
-) -> Engine:
-    """Compile modules, which may call each other's functions, and load them together.
+) -> tuple[list[bytes], BuildReport]:
+    """The objects of modules, which may call each other's functions.
 
     jobs: modules compiled at a time; None takes the target's cores. The objects, and so all
     results, are the same for every number.
@@ -273,7 +274,6 @@ def build(
     start = time.perf_counter()
     texts = [str(source) for source in sources]
     provided = frozenset(name for text in texts for name in _defined(text))
-    report = BuildReport(len(texts))
 
     def binary(text: str) -> tuple[bytes, bool]:
         key = cache.key(text, target, options) if cache else ""
@@ -291,11 +291,23 @@ def build(
         with ThreadPoolExecutor(workers) as pool:
             results = list(pool.map(binary, texts))
     objects = [made for made, _ in results]
+    cached = sum(was_cached for _, was_cached in results)
+    size = sum(code_size(made) for made in objects)
+    notes = cache.notes() if cache else []
+    return objects, BuildReport(len(texts), cached, size, time.perf_counter() - start, notes)
+
+
+def build(
+    sources: Sequence[Source],
+    exports: Sequence[str],
+    target: CpuTarget,
+    cache: ObjectCache | None = None,
+    options: Options = Options(),
+    jobs: int | None = None,
+) -> Engine:
+    """Compile modules, as `compiled` does, and load them together."""
+    objects, report = compiled(sources, target, cache, options, jobs)
     engine = Engine(objects, exports, target)
-    report.cached = sum(was_cached for _, was_cached in results)
-    report.code_bytes = sum(code_size(made) for made in objects)
-    report.notes = cache.notes() if cache else []
-    report.seconds = time.perf_counter() - start
     engine.report = report
     return engine
 

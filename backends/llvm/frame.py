@@ -18,7 +18,7 @@ import numpy as np
 from cnnir.backends.llvm.program import SLACK, Context
 from cnnir.backends.llvm.threads import aligned
 from cnnir.backends.state import State
-from cnnir.ir import Graph
+from cnnir.signature import Signature
 from cnnir.tensortype import TensorType
 
 PAGE = 4096
@@ -29,18 +29,19 @@ SMALL = 16 << 10
 class Frame:
     """A context with arrays of its own for small inputs and outputs; serves one call at a time."""
 
-    def __init__(self, graph: Graph, context: Context) -> None:
+    def __init__(self, signature: Signature, context: Context) -> None:
         self.context = context
         self.pointer = ctypes.c_void_p(context.address)
-        self._names = [v.name or "" for v in graph.inputs]
-        self._own = _own([v.type for v in graph.inputs], context.inputs)
+        self._names = [port.name for port in signature.inputs]
+        self._own = _own([port.type for port in signature.inputs], context.inputs)
         self._inputs = list(enumerate(self._own))
         self._state: State | None = None
-        returned = [i for i in range(len(graph.outputs)) if i not in graph.carried]
-        own = _own([v.type for v in graph.outputs], context.outputs)
+        returned = [i for i in range(len(signature.outputs)) if i not in signature.carried]
+        types = [port.type for port in signature.outputs]
+        own = _own(types, context.outputs)
         self._outputs = [own[i] if i < len(own) else None for i in returned]
         self._large = [
-            (position, graph.outputs[position].type.shape, graph.outputs[position].type.numpy)
+            (position, types[position].shape, types[position].numpy)
             for position, small in zip(returned, self._outputs, strict=True)
             if small is None
         ]

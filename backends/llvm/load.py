@@ -1,35 +1,32 @@
-"""The load stage: modules become code in this process, and a Program that runs it."""
+"""The load stage: an image becomes code in this process, and a Program that runs it."""
 
 from __future__ import annotations
 
 import ctypes
 import threading
-import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cnnir.backends.base import Plan, Program, Step, on_copies, split
+from cnnir.backends.base import Program, Step, on_copies, split
 from cnnir.backends.llvm.artifacts import FORMS, files
 from cnnir.backends.llvm.cache import ObjectCache
-from cnnir.backends.llvm.emit import Emitted, emit
-from cnnir.backends.llvm.engine import Engine, build
+from cnnir.backends.llvm.engine import Engine
 from cnnir.backends.llvm.entry import HOLD, Entry, possible
 from cnnir.backends.llvm.frame import Frame
-from cnnir.backends.llvm.place import Places, place
+from cnnir.backends.llvm.image import Image
 from cnnir.backends.llvm.program import Context
-from cnnir.backends.llvm.schedule import Schedule
+from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.threads import pool
-from cnnir.backends.schedule import EXPRESSIONS
 from cnnir.backends.state import State
 from cnnir.errors import BackendError, RuntimeError
 
-SHARING_COST = 40e-6
-"""Seconds, by estimate, that several threads must save for a run to be shared. Sharing takes 8 us
-where the others spin for work, 25 us where they have gone to sleep, as they mostly have when such
-short runs come one at a time; and estimates are high by a third or more (LeNet: 4 images gain 6 us
-or lose 9, 8 images gain 27 or 12)."""
+SHARING_COST = 70e-6
+"""Seconds, by estimate, that several threads must save for a run to be shared. Sharing takes 5 us
+where the others spin for work, and 30 us or more where they have gone to sleep, as they mostly have
+when such short runs come one at a time; and estimates are high by half (LeNet, 8 images, 56 us by
+estimate: 41 instead of 61 us where workers spin, 74 to 117 where they sleep)."""
 
 _FLOPS, _BYTES = 60e9, 40e9  # a second, on one core, of short runs
 
@@ -42,35 +39,31 @@ class LlvmProgram(Program):
     """
 
     def __init__(
-        self, schedule: Schedule, threads: int, cache: ObjectCache | None, plan: Plan
+        self,
+        image: Image,
+        target: CpuTarget,
+        threads: int,
+        cache: ObjectCache | None,
+        keep: Callable[[], None] | None = None,
     ) -> None:
-        started = time.perf_counter()
-        self.graph, self.plan, self.threads = schedule.graph, plan, threads
-        self._schedule = schedule
-        self._places: Places = place(schedule)
-        plan.seconds["place"] = time.perf_counter() - started
-        started = time.perf_counter()
-        self.code: Emitted = emit(schedule, self._places, cache)
-        plan.seconds["emit"] = time.perf_counter() - started
-        self._engine = build(self.code.modules, self.code.run.exports, schedule.target, cache)
+        self.signature, self.plan = image.signature, image.plan
+        self.image, self.threads, self._target, self._keep = image, threads, target, keep
+        self._engine = Engine(image.objects, image.code.exports, target)
         self._run, self._profiled = map(self._engine.address, ("run", "run_profiled"))
         alone = self._engine.address("run_alone")
         self._alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(alone)
-        self._shared = saved_by_sharing(plan.steps, threads) > SHARING_COST
+        self._shared = saved_by_sharing(image.plan.steps, threads) > SHARING_COST
         self._idle: list[Frame] = []
         self._frames = 0
         self._closing = False
         self._returned = threading.Condition()
         entry = self._entry(alone, cache)
         self.enter = entry.enter if entry else None
-        self._unload = weakref.finalize(
-            self, _unload, self._engine, self._idle, self._places, entry
-        )
+        self._unload = weakref.finalize(self, _unload, self._engine, self._idle, image, entry)
         self._unload.atexit = False  # daemon threads may still be running it
-        self._describe()
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if self.graph.carried:
+        if self.signature.carried:
             return on_copies(self, arrays)
         frame = self._acquire()
         try:
@@ -86,7 +79,7 @@ class LlvmProgram(Program):
             self._release(frame)
 
     def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
-        state, given = split(self.graph, arrays)
+        state, given = split(self.signature, arrays)
         frame = self._acquire()
         try:
             self._call(self._profiled, given, frame, state)
@@ -97,14 +90,17 @@ class LlvmProgram(Program):
     forms = FORMS
 
     def artifacts(self, form: str) -> dict[str, bytes]:
-        return (
-            files(self.code, self._schedule.target, form)
-            if form in FORMS
-            else super().artifacts(form)
-        )
+        if form not in FORMS:
+            return super().artifacts(form)
+        return files(self.texts(), self.image.code.text, self._target, form)
 
     def texts(self) -> dict[str, str]:
-        return dict(self.code.kernels)
+        return self.image.kernels()
+
+    def keep(self) -> None:
+        if self._keep is not None:
+            self._keep()
+            self._keep = None
 
     def close(self) -> None:
         with self._returned:
@@ -144,21 +140,18 @@ class LlvmProgram(Program):
         frame = self._frame()
         if not frame.small:
             return None
-        return Entry(frame, alone, [v.type for v in self.graph.inputs], cache)
+        return Entry(frame, alone, [port.type for port in self.signature.inputs], cache)
 
     def _frame(self) -> Frame:
-        constants = self._places.constants.ctypes.data
-        arena = self._places.arena_bytes
-        return Frame(self.graph, Context(self.code.run, self.threads, arena, constants))
+        constants, arena = self.image.constants.ctypes.data, self.plan.arena_bytes
+        return Frame(self.signature, Context(self.image.code, self.threads, arena, constants))
 
     def _failure(self, failures: list[tuple[int, int]]) -> RuntimeError:
         """What was wrong, by the step's index words and source nodes."""
-        step, code = failures[0]
-        call = self._schedule.calls[step]
-        with EXPRESSIONS:
-            word = call.kernel.error(code)
-        names = ", ".join(call.step.sources) or call.step.op
-        return RuntimeError(f"node {names}: {word} out of range in {call.step.op}")
+        number, code = failures[0]
+        step, word = self.plan.steps[number], self.image.errors[number][code - 1]
+        names = ", ".join(step.sources) or step.op
+        return RuntimeError(f"node {names}: {word} out of range in {step.op}")
 
     # Lists are safe to share between threads, and quicker than a lock: whoever takes a frame out
     # has it alone. Only making one, and closing, is done under the lock.
@@ -188,16 +181,6 @@ class LlvmProgram(Program):
             with self._returned:
                 self._returned.notify_all()
 
-    def _describe(self) -> None:
-        """Complete the plan with what placing and compiling told."""
-        places, report = self._places, self._engine.report
-        self.plan.buffers = places.buffers
-        self.plan.arena_bytes, self.plan.arena_bound = places.arena_bytes, places.arena_bound
-        self.plan.constant_bytes = places.constants.nbytes
-        self.plan.code_bytes = report.code_bytes
-        self.plan.seconds["compile"] = report.seconds
-        self.plan.notes += report.notes
-
 
 def seconds(steps: Sequence[Step]) -> float:
     """Of a short run on one core, by estimate."""
@@ -213,11 +196,11 @@ def saved_by_sharing(steps: Sequence[Step], threads: int) -> float:
     return saved
 
 
-def _unload(engine: Engine, frames: list[Frame], places: Places, entry: Entry | None) -> None:
+def _unload(engine: Engine, frames: list[Frame], image: Image, entry: Entry | None) -> None:
     """Free a program's code and memory; takes all of it, so that nothing goes before."""
     if entry:
         entry.close()
     pool().quiesce()
     engine.close()
     frames.clear()
-    del places
+    image.constants = np.empty(0, np.uint8)

@@ -95,6 +95,8 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         ("winograd", winograd, spec),
     ):
         reason = template.reject(wanted)
+        if spec.pool and template in (depthwise, grouped_conv):
+            reason = "it stores what it computes"
         if template is winograd:
             reason = reason or against_winograd(spec, target)
             if work.constant(1) is None and not winograd_pack.can_pack(spec):
@@ -145,7 +147,8 @@ def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:
 
 def _conv_spec(work: Work, lanes: int) -> direct_conv.ConvSpec:
     x, w, attrs = work.shape(0), work.shape(1), work.anchor.attrs
-    return replace(windows_spec(attrs, x, w[0], w[2:], lanes), bias=work.bias)
+    spec = windows_spec(attrs, x, w[0], w[2:], lanes)
+    return replace(spec, bias=work.bias, pool=work.pool)
 
 
 def _conv_transpose(work: Work, plain: bool, target: Target, lanes: int) -> Found:
@@ -182,6 +185,9 @@ def _conv_transpose(work: Work, plain: bool, target: Target, lanes: int) -> Foun
 
 def _matmul(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     x, y = work.shape(0), work.shape(1)
+    channels = x[1] if work.flattened else 0
+    if work.flattened:
+        x = (x[0], prod(x[1:]))
     weights = work.constant(1)
     constant = weights is not None and len(y) == 2
     batch, rows = x[:-2], x[-2]
@@ -198,12 +204,13 @@ def _matmul(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         shared_x=len(x) == 2 and len(y) > 2,
         shared_w=len(y) == 2,
         lanes=lanes,
+        channels=channels,
     )
     if reason := matmul.reject(spec):
         return [], [f"matmul: {reason}"]
     tiling = matmul.choose(spec, target)
     seconds = matmul.estimate(spec, tiling, target)
-    roles = ((0, "plain"), (1, "packed" if constant else "plain"))
+    roles = ((0, "blocked" if channels else "plain"), (1, "packed" if constant else "plain"))
     return [Offer("matmul", matmul, spec, tiling, seconds, False, roles)], []
 
 

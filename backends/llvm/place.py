@@ -19,6 +19,7 @@ from cnnir.backends.llvm.program import SLACK, Source
 from cnnir.backends.llvm.schedule import PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.threads import aligned
 from cnnir.errors import LimitError, quoted
+from cnnir.ir import Value
 
 ALIGN = 64
 
@@ -67,27 +68,34 @@ def _check_memory(places: Places) -> None:
 
 
 def _place_constants(schedule: Schedule, places: Places) -> None:
+    """Addresses for params, and their packed bytes; each array leaves the graph once it is packed.
+
+    The largest come first: while it is packed, a param is there twice.
+    """
     reads = dict.fromkeys(pointer for call in schedule.calls for pointer in call.reads)
-    pointers = [p for p in reads if p not in places.sources and p.value.node.kind == "param"]
-    arrays = [_packed(schedule, pointer) for pointer in pointers]
+    forms: dict[Value, list[Pointer]] = {}
     end = 0
-    for pointer, array in zip(pointers, arrays, strict=True):
-        places.sources[pointer] = ("const", end)
-        places.buffers.append(_buffer(pointer, "constant", end, array.nbytes))
-        end += array.nbytes + -array.nbytes % ALIGN
+    for pointer in reads:
+        if pointer not in places.sources and pointer.value.node.kind == "param":
+            places.sources[pointer] = ("const", end)
+            places.buffers.append(_buffer(pointer, "constant", end))
+            forms.setdefault(pointer.value, []).append(pointer)
+            end += pointer.nbytes + -pointer.nbytes % ALIGN
     places.constants = _allocated(end + SLACK, "constants")
-    arrays.reverse()
-    for buffer in places.buffers:
-        if buffer.space == "constant":
-            # Taken out of the list, so that the memory of each goes as the block's is touched.
-            flat = np.ascontiguousarray(arrays.pop()).reshape(-1).view(np.uint8)
-            places.constants[buffer.offset : buffer.offset + flat.size] = flat
+    for value in sorted(forms, key=lambda value: -value.type.nbytes):
+        array = schedule.graph.take(value)
+        for pointer in forms[value]:
+            start = places.sources[pointer][1]
+            _pack(pointer, array, places.constants[start : start + pointer.nbytes])
 
 
-def _packed(schedule: Schedule, pointer: Pointer) -> np.ndarray:
-    array = schedule.graph.array(pointer.value)
-    assert array is not None
-    return pointer.pack(array) if isinstance(pointer, PackedParam) else pointer.layout.pack(array)
+def _pack(pointer: Pointer, array: np.ndarray, into: np.ndarray) -> None:
+    """Write a param to its place."""
+    if isinstance(pointer, PackedParam):
+        pointer.pack(array, into.view(np.float32))
+    else:
+        flat = np.ascontiguousarray(pointer.layout.pack(array)).reshape(-1)
+        into[:] = flat.view(np.uint8)
 
 
 def _allocated(nbytes: int, what: str) -> np.ndarray:
@@ -138,10 +146,7 @@ def _place_results(schedule: Schedule, places: Places) -> None:
             places.sources[slot] = places.sources[root]
 
 
-def _buffer(pointer: Pointer, space: str, offset: int, nbytes: int | None = None) -> Buffer:
+def _buffer(pointer: Pointer, space: str, offset: int) -> Buffer:
     layout = str(pointer.layout) if isinstance(pointer, Slot) else str(pointer.key)
-    if nbytes is None:
-        assert isinstance(pointer, Slot)
-        nbytes = pointer.nbytes
-    value = pointer.value
+    value, nbytes = pointer.value, pointer.nbytes
     return Buffer(value.name or value.node.name, value.type, layout, space, offset, nbytes)

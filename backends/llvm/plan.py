@@ -21,15 +21,18 @@ from cnnir.backends.fused import (
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
 from cnnir.backends.llvm.carry import carry
 from cnnir.backends.llvm.deferred import deferred
+from cnnir.backends.llvm.flattened import read_in_blocks
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.lanes import channels_come_second, first_block, keeps_lanes
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers, variants
 from cnnir.backends.llvm.packing import Packed, PackKernel, origin
+from cnnir.backends.llvm.pooled import pool_behind, pooled, with_pool
+from cnnir.backends.llvm.reasons import by_measuring, by_prediction
 from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.trial import Candidate
-from cnnir.backends.llvm.tuning import Time, Tuning
+from cnnir.backends.llvm.tuning import Tuning
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
 
@@ -71,24 +74,37 @@ class _Planner:
         self.plain, self.blocked = Plain(), Blocked(target.lanes)
         self.home = {v: Slot(v, self.plain) for v in graph.inputs}
         """Where each value was made."""
+        self.images: dict[Value, Value] = {}
+        """Rows that are not made, and the images in blocks that are read in their place."""
+        self.apart: dict[Node, list[str]] = {}
+        """Why pools are not computed by the convolution before them."""
         self.copies = 0
         self.deferred = deferred(graph)
         """Nodes that get no step unless somebody needs their result as it is."""
 
     def node(self, node: Node) -> None:
         """Plan one node."""
-        if node in self.deferred:
+        if node in self.deferred or node.results[0] in self.home:  # a pool may be computed
             return
         work = self._work(node)
         first = next((v for v in work.operands if v in self.home), None)
         plain = first is None or self.home[first].layout == self.plain
         found, rejected = offers(work, plain, self.machine, self.lanes)
-        if found:
-            self._template(work, found, rejected)
+        if not found:
+            self._needed(node)
+            if not any(way(node) for way in (self._view, self._flat, self._slice, self._concat)):
+                self._loops(node, rejected)
             return
-        self._needed(node)
-        if not (self._view(node) or self._slice(node) or self._concat(node)):
-            self._loops(node, rejected)
+        rejected += self.apart.get(node, [])
+        pool = pool_behind(work)
+        if pool is not None:
+            both = pooled(work, pool, found, plain, self.machine, self.lanes)
+            if isinstance(both, str):
+                self.apart[pool] = [f"in the store of {described(node)}: {both}"]
+                pool = None
+            else:
+                found = both
+        self._template(work, found, rejected, pool)
 
     def _needed(self, node: Node) -> None:
         """Plan what was deferred and this node wants as it is."""
@@ -111,6 +127,16 @@ class _Planner:
         result = Slot(node.results[0], self.plain)
         self.schedule.aliases[result] = (slot, 0)
         self.home[result.value] = result
+        return True
+
+    def _flat(self, node: Node) -> bool:
+        """Rows that dense layers read from blocks of channels are not made."""
+        images = node.operands[0] if node.operands else None
+        if images not in self.home or self.home[images].layout != self.blocked:
+            return False
+        if not read_in_blocks(self.graph, node):
+            return False
+        self.images[node.results[0]] = images
         return True
 
     def _is_plain_too(self, slot: Slot) -> bool:
@@ -162,11 +188,17 @@ class _Planner:
     def _work(self, node: Node) -> Work:
         anchor = anchor_of(node)
         outer = outer_values(node)
-        operands = tuple(v if v is None else outer.get(v, v) for v in anchor.operands)
-        return Work(self.graph, node, anchor, operands)
+        operands = [v if v is None else outer.get(v, v) for v in anchor.operands]
+        images = self.images.get(operands[0]) if operands and operands[0] else None
+        if images is not None:
+            operands[0] = images
+        return Work(self.graph, node, anchor, tuple(operands), images is not None)
 
-    def _template(self, work: Work, found: list[Offer], rejected: list[str]) -> None:
-        node = work.node
+    def _template(
+        self, work: Work, found: list[Offer], rejected: list[str], pool: Node | None
+    ) -> None:
+        """A step for the best offer; it computes the pool behind the node too, where there is."""
+        node, last = work.node, pool or work.node
         layout = self.blocked if found[0].blocked else self.plain
         extra = epilogue_inputs(node, work.anchor)
         slots = tuple(self._epilogue_operand(node.operands[i], layout) for i in extra)
@@ -176,19 +208,21 @@ class _Planner:
             if offer.then is not None:
                 reads, offer = self._first(work, offer, reads), offer.then
             kernel = TemplateKernel(offer, node, work.anchor, layout, tuple(extra), slots)
-            writes = (Slot(value, layout) for value in node.results)
+            writes = (Slot(value, layout) for value in last.results)
             return Candidate(kernel, (*reads, *slots, *writes))
 
         rivals = [] if self.tuning is None else variants(found, self.machine)
         if self.tuning is None or len(rivals) < 2 or self._takes_steps(work, found[0]):
-            chosen, reason, slower = candidate(found[0]), *_predicted(found)
+            chosen, reason, slower = candidate(found[0]), *by_prediction(found)
         else:
             chosen, times = self.tuning.best([candidate(offer) for offer in rivals])
-            reason, slower = _measured(times)
+            reason, slower = by_measuring(times)
         step = step_of(node, chosen.kernel.kind, layout, [*slower, *rejected])
         step.reason = reason
-        reads = list(chosen.pointers[: len(chosen.pointers) - len(node.results)])
-        self._emit(chosen.kernel, reads, node, layout, step)
+        if pool is not None:
+            step = with_pool(step, pool)
+        reads = list(chosen.pointers[: len(chosen.pointers) - len(last.results)])
+        self._emit(chosen.kernel, reads, last, layout, step)
 
     def _takes_steps(self, work: Work, offer: Offer) -> bool:
         """Whether an offer is more than one step, so that a trial of its kernel says little."""
@@ -226,7 +260,7 @@ class _Planner:
         """Weights in the order of a template: of a param once, of another value in every run."""
         if not self._at_run_time(value):
             key = (offer.kind, repr(offer.spec), repr(offer.tiling))
-            return PackedParam(value, key, offer.pack)
+            return PackedParam(value, key, offer.pack, offer.packed_bytes)
         source, addresses = origin(value, self.home.__contains__)
         kernel = PackKernel(offer, node, addresses, self.lanes)
         slot = Slot(source, kernel.layout)
@@ -359,23 +393,3 @@ class _Planner:
             taken.add(root)
             self.schedule.outputs.append(slot)
         carry(self.schedule, self._moved)
-
-
-def _predicted(found: list[Offer]) -> tuple[str, list[str]]:
-    """Why the first offer was taken, and not the others."""
-    slower = [f"{o.kind}: predicted {o.seconds * 1e6:.0f} us" for o in found[1:]]
-    return f"predicted {found[0].seconds * 1e6:.0f} us on one core", slower
-
-
-def _measured(times: list[Time]) -> tuple[str, list[str]]:
-    """The same for what was measured; nothing yet where it is still to be."""
-    if not times:
-        return "to be measured", []
-    best, *others = times
-    following = f", next {others[0]}" if others else ""
-    slower = [
-        f"{time.kind} {time.tiling}: {time.seconds * 1e6:.0f} us, "
-        f"predicted {time.predicted * 1e6:.0f} us"
-        for time in others
-    ]
-    return f"tuned: {best.seconds * 1e6:.0f} us{following}", slower

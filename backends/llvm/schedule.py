@@ -23,6 +23,8 @@ class Code:
     items: int
     scratch_bytes: int
     summary: str
+    errors: tuple[str, ...] = ()
+    """What was out of range when the function stores 1, 2 ..."""
 
 
 class Kernel(Protocol):
@@ -42,6 +44,3 @@ class Kernel(Protocol):
 
     def emit(self, module: ir.Module, name: str, target: CpuTarget) -> Code:
         """Write the LLVM function."""
-
-    def error(self, code: int) -> str:
-        """What was out of range when the function stored `code`."""

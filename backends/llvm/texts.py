@@ -42,7 +42,8 @@ class Texts:
         if found is None:
             return None
         head, _, text = found.decode().partition("\n")
-        return Code(**json.loads(head)), text
+        known = json.loads(head)
+        return Code(**known | {"errors": tuple(known["errors"])}), text
 
     def put(self, kernel: Kernel, written: Written) -> None:
         """Keep a text."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnnir.backends.llvm.kernels.pool import PoolSpec
+from cnnir.backends.llvm.kernels.pooling import Pooling
 from cnnir.backends.llvm.kernels.spec import ConvSpec, Target
 from cnnir.ir import Graph, Node, Value
 
@@ -34,6 +35,10 @@ class Work:
     anchor: Node
     operands: tuple[Value | None, ...]
     """Of the anchor."""
+    flattened: bool = False
+    """Whether the first operand, in blocks of channels, is read as one row an image."""
+    pool: Pooling | None = None
+    """What is made of the results of a convolution before they are stored."""
 
     def shape(self, position: int) -> tuple[int, ...]:
         """The shape of an anchor operand."""
@@ -79,9 +84,14 @@ class Offer:
     """That the first one writes, where there is a second."""
     key: Hashable = field(init=False, default=())
 
-    def pack(self, array: np.ndarray) -> np.ndarray:
-        """Constant weights as the template reads them."""
-        packed: np.ndarray = self.template.pack(array, self.spec, self.tiling)
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed weights."""
+        return 4 * int(self.template.packed_size(self.spec, self.tiling))
+
+    def pack(self, array: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Constant weights as the template reads them; written to `out` where it is given."""
+        packed: np.ndarray = self.template.pack(array, self.spec, self.tiling, out)
         return packed
 
 

@@ -57,6 +57,9 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
 }
 """Named lists of passes. `inference` is what `compile` runs by default."""
 
+SHIPPED = dict(PIPELINES)
+"""The pipelines as they come with cnnir, whatever is added to the others or changed in them."""
+
 ALIASES = {"affine": "collapse"}
 """Other names of passes, in the text of pipelines."""
 

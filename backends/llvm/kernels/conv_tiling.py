@@ -56,8 +56,8 @@ class Geometry:
 
         In blocks of channels the pixels of all images are; see `images`.
         """
-        axes = self.spec.axes()
-        return not self.spec.padded and all(a.taps == 1 and a.stride == 1 for a in axes)
+        axes, spec = self.spec.axes(), self.spec
+        return not (spec.padded or spec.pool) and all(a.taps == 1 and a.stride == 1 for a in axes)
 
     @property
     def images(self) -> int:
@@ -73,6 +73,12 @@ class Geometry:
         if len(self.spec.sizes) == 1:
             return ONE, width, ONE  # rows of one pixel, so that bands cut the only axis
         return depth, height, width
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        """Rows and columns of the windows that are pooled in the store: tiles hold whole ones."""
+        _, height, width = self.spec.pool.sides if self.spec.pool else (1, 1, 1)
+        return (width, 1) if len(self.spec.sizes) == 1 else (height, width)
 
     @cached_property
     def seen(self) -> tuple[Axis, Axis, Axis]:
@@ -92,11 +98,11 @@ class Geometry:
         height = self.seen[1]
         if self.row_range:
             height = replace(height, size=height.span(height.out), begin=0)
-        return segments(height, self.tiling.rows)
+        return segments(height, self.tiling.rows, self.window[0])
 
     @cached_property
     def column_parts(self) -> tuple[Segment, ...]:
-        return segments(self.seen[2], self.tiling.columns)
+        return segments(self.seen[2], self.tiling.columns, self.window[1])
 
     @cached_property
     def bodies(self) -> int:
@@ -128,11 +134,11 @@ class Geometry:
 
     @cached_property
     def rows(self) -> Split:
-        return Split(self.axes[1].out, self.tiling.rows)
+        return Split(self.axes[1].out, self.tiling.rows, self.window[0])
 
     @cached_property
     def columns(self) -> Split:
-        return Split(self.axes[2].out, self.tiling.columns)
+        return Split(self.axes[2].out, self.tiling.columns, self.window[1])
 
     @cached_property
     def bands(self) -> int:
@@ -187,14 +193,18 @@ def _tiles(spec: ConvSpec, target: Target) -> Iterator[Tiling]:
     """Every tile whose accumulators, weights and one broadcast value fit in the registers."""
     geometry = Geometry(spec)
     _, height, width = geometry.axes
+    high, wide = geometry.window
+    across = width.out // wide
     for blocks in range(1, min(WIDEST, geometry.blocks) + 1):
-        pixels = widest_tile(target.registers, blocks)
-        fewest = -(-width.out // pixels)
-        for parts in range(fewest, min(fewest + 2, width.out) + 1):
-            columns = -(-width.out // parts)
-            rows = min(height.out, pixels // columns) if columns == width.out else 1
+        windows = widest_tile(target.registers, blocks) // (high * wide)
+        if not windows:
+            return
+        fewest = -(-across // windows)
+        for parts in range(fewest, min(fewest + 2, across) + 1):
+            columns = -(-across // parts)
+            rows = min(height.out // high, windows // columns) if columns == across else 1
             for tall in {rows, max(1, rows - 1), max(1, rows // 2)}:
-                yield Tiling(blocks, tall, columns)
+                yield Tiling(blocks, tall * high, columns * wide)
 
 
 @lru_cache(maxsize=256)

@@ -108,13 +108,20 @@ def estimate(spec: ConvTransposeSpec, tiling: Tiling, target: Target) -> float:
     return direct_conv.estimate(spec.product(), tiling, target)
 
 
-def pack(weights: np.ndarray, spec: ConvTransposeSpec, tiling: Tiling) -> np.ndarray:
+def packed_size(spec: ConvTransposeSpec, tiling: Tiling) -> int:
+    """Floats that `pack` makes of the weights."""
+    return direct_conv.packed_size(spec.product(), tiling)
+
+
+def pack(
+    weights: np.ndarray, spec: ConvTransposeSpec, tiling: Tiling, out: np.ndarray | None = None
+) -> np.ndarray:
     """w[C,O,*kernel] as the 1x1 weights of `product`, packed."""
     width = spec.out_blocks * spec.lanes
     filters = np.zeros((spec.taps, width, spec.channels), np.float32)
     split = weights.reshape(spec.channels, spec.filters, spec.taps)
     filters[:, : spec.filters] = split.transpose(2, 1, 0)
-    return direct_conv.pack(filters, spec.product(), tiling)
+    return direct_conv.pack(filters, spec.product(), tiling, out)
 
 
 def emit(

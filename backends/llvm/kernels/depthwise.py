@@ -20,7 +20,7 @@ from cnnir.backends.llvm.kernels.spec import (
     Epilogue,
     KernelCode,
     Target,
-    aligned_empty,
+    storage,
 )
 from cnnir.backends.llvm.kernels.window import Tile, Windows, tiles
 
@@ -77,14 +77,21 @@ def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     return max(work, moved / target.cached)
 
 
-def pack(weights: np.ndarray, spec: ConvSpec, tiling: Tiling) -> np.ndarray:
+def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
+    """Floats that `pack` makes of the weights."""
+    return spec.out_blocks * spec.lanes * (spec.channels // spec.groups) * prod(spec.kernel)
+
+
+def pack(
+    weights: np.ndarray, spec: ConvSpec, tiling: Tiling, out: np.ndarray | None = None
+) -> np.ndarray:
     """w[O,s,*kernel] as [block][tap][channel of the group][V]."""
     s, taps = spec.channels // spec.groups, prod(spec.kernel)
     filters = np.zeros((spec.out_blocks * spec.lanes, s, taps), np.float32)
     filters[: spec.filters] = weights.reshape(spec.filters, s, taps)
-    packed = aligned_empty(filters.size)
+    packed = storage(out, filters.size)
     split = filters.reshape(spec.out_blocks, spec.lanes, s, taps).transpose(0, 3, 2, 1)
-    packed[:] = split.ravel()
+    packed.reshape(split.shape)[...] = split
     return packed
 
 

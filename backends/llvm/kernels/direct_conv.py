@@ -29,12 +29,15 @@ from cnnir.backends.llvm.kernels.spec import (
     Epilogue,
     KernelCode,
     Place,
-    aligned_empty,
+    Strides,
     repeats,
     shares,
+    storage,
 )
 
-__all__ = ["ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "reject", "tilings"]
+__all__ = [
+    "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
+]  # fmt: skip
 
 
 def reject(spec: ConvSpec) -> str | None:
@@ -47,29 +50,35 @@ def reject(spec: ConvSpec) -> str | None:
     return spec.problem()
 
 
-def pack(weights: np.ndarray, spec: ConvSpec, tiling: Tiling) -> np.ndarray:
+def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
+    """Floats that `pack` makes of the weights."""
+    g = Geometry(spec, tiling)
+    return spec.out_blocks * spec.lanes * g.channels * g.taps
+
+
+def pack(
+    weights: np.ndarray, spec: ConvSpec, tiling: Tiling, out: np.ndarray | None = None
+) -> np.ndarray:
     """w[O,C/g,*kernel] in the order in which the kernel reads it.
 
     [group][tile of blocks][block of channels][tap][channel in the block][block in the tile][V]; the
     last block of channels has only its real channels, filters beyond the last are zero.
     """
     g, lanes = Geometry(spec, tiling), spec.lanes
-    filters = np.zeros((spec.out_blocks * lanes, g.channels, g.taps), np.float32)
-    filters[: spec.filters] = weights.reshape(spec.filters, g.channels, g.taps)
-    packed = aligned_empty(filters.size)
-    position = 0
+    filters = weights.reshape(spec.filters, g.channels, g.taps)
+    packed = storage(out, packed_size(spec, tiling))
     step = g.channels if spec.plain else lanes
-    for group in range(spec.groups):
-        first = group * g.blocks
-        for _ in range(g.chunks):
-            for count in shares(tiling.chunk, tiling.blocks):
-                tile = filters[first * lanes : (first + count) * lanes]
-                tile = tile.reshape(count, lanes, g.channels, g.taps)
-                first += count
-                for c in range(0, g.channels, step):
-                    part = tile[:, :, c : c + step].transpose(3, 2, 0, 1).ravel()
-                    packed[position : position + part.size] = part
-                    position += part.size
+    position = first = 0
+    for count in shares(tiling.chunk, tiling.blocks) * (spec.groups * g.chunks):
+        tile = filters[first * lanes : (first + count) * lanes]
+        for c in range(0, g.channels, step):
+            part = tile[:, c : c + step].transpose(2, 1, 0)
+            size = part.shape[0] * part.shape[1] * count * lanes
+            into = packed[position : position + size].reshape(*part.shape[:2], count * lanes)
+            into[..., : len(tile)] = part
+            into[..., len(tile) :] = 0
+            position += size
+        first += count
     return packed
 
 
@@ -97,7 +106,7 @@ def _summary(g: Geometry) -> str:
         f"direct {'x'.join(map(str, g.spec.kernel))}, {tiling.blocks} blocks x "
         f"{tiling.rows * tiling.columns} pixels a tile, {tiling.chunk} of {g.blocks} blocks and "
         f"{tiling.band} of {g.rows.parts} row tiles an item, "
-        f"{'padded band copied' if tiling.copy else 'input read in place'}"
+        f"{'padded band copied' if tiling.copy else 'input read in place'}{g.spec.pooled}"
     )
 
 
@@ -194,18 +203,49 @@ class ConvEmitter:
     def store(
         self, block: Index, row: Index, height: int, column: Index, width: int, tile: list
     ) -> None:
-        b, g, target = self.b, self.g, self.spec.y_strides
-        pixel = b.flatten([self.slice, row, column], [axis.out for axis in g.axes])
-        base = b.add(b.mul(block, target.plane), b.mul(self.image, target.image))
-        base = b.add(base, b.mul(pixel, target.pixel))
-        y = b.at(self.y, base)
-        for p, value in enumerate(tile):
-            i, j = divmod(p, width)
-            near = (i * g.axes[2].out + j) * b.lanes
-            if self.epilogue is not None:
-                where = self.coordinates(block, b.add(row, i), b.add(column, j))
-                value = self.epilogue(b, value, Place(b.add(base, near), where, b.lanes))
-            self.put(value, y, near)
+        b, g, pool = self.b, self.g, self.spec.pool
+        lines = [tile[i * width : (i + 1) * width] for i in range(height)]
+        lines = self.finished(block, row, column, lines)
+        sizes = [axis.out for axis in g.axes]
+        if pool is not None:
+            lines = pool.of(b, lines, g.window)
+            row, column = (
+                b.div(at, side) for at, side in zip((row, column), g.window, strict=True)
+            )
+            sizes[1:] = (size // side for size, side in zip(sizes[1:], g.window, strict=True))
+        y = b.at(self.y, self.offset(self.spec.y_strides, sizes, block, row, column))
+        for i, line in enumerate(lines):
+            for j, value in enumerate(line):
+                self.put(value, y, (i * sizes[2] + j) * b.lanes)
+
+    def finished(self, block: Index, row: Index, column: Index, lines: list[list]) -> list[list]:
+        """The results of a tile after the epilogue, which sees the whole result."""
+        epilogue = self.epilogue
+        if epilogue is None:
+            return lines
+        b, g, spec = self.b, self.g, self.spec
+        sizes = [axis.out for axis in g.axes]
+        if spec.pool is not None:
+            sizes[1:] = (*spec.conv_sizes, 1)[-2:] if len(spec.sizes) == 1 else spec.conv_sizes[-2:]
+        base = self.offset(spec.conv_strides, sizes, block, row, column)
+
+        def finish(value: ir.Value, i: int, j: int) -> ir.Value:
+            where = self.coordinates(block, b.add(row, i), b.add(column, j))
+            near = (i * sizes[2] + j) * b.lanes
+            return epilogue(b, value, Place(b.add(base, near), where, b.lanes))
+
+        return [
+            [finish(value, i, j) for j, value in enumerate(line)] for i, line in enumerate(lines)
+        ]
+
+    def offset(
+        self, lies: Strides, sizes: list[int], block: Index, row: Index, column: Index
+    ) -> Index:
+        """Where the pixel at (row, column) of an activation of such sizes lies."""
+        b = self.b
+        pixel = b.flatten([self.slice, row, column], sizes)
+        base = b.add(b.mul(block, lies.plane), b.mul(self.image, lies.image))
+        return b.add(base, b.mul(pixel, lies.pixel))
 
     def put(self, value: ir.Value, y: ir.Value, offset: int) -> None:
         self.b.vstore(value, y, offset)

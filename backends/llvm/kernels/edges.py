@@ -33,9 +33,9 @@ class Segment:
 
 
 @lru_cache(maxsize=1024)
-def segments(axis: Axis, largest: int) -> tuple[Segment, ...]:
-    """The results of an axis in tiles of at most `largest`, in order."""
-    split = Split(axis.out, largest)
+def segments(axis: Axis, largest: int, unit: int = 1) -> tuple[Segment, ...]:
+    """The results of an axis in tiles of at most `largest`, multiples of `unit`, in order."""
+    split = Split(axis.out, largest, unit)
     found: list[Segment] = []
     start = tile = 0
     for width, count in split.sizes():

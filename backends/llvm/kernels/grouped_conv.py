@@ -22,7 +22,7 @@ from cnnir.backends.llvm.kernels.spec import (
     Epilogue,
     KernelCode,
     Target,
-    aligned_empty,
+    storage,
 )
 
 LEAST_USE = 1 / 8  # of the lanes that are computed; with less, printed loops are as good
@@ -58,17 +58,23 @@ def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     return spec.groups * direct_conv.estimate(_one_group(spec), tiling, target)
 
 
-def pack(weights: np.ndarray, spec: ConvSpec, tiling: Tiling) -> np.ndarray:
+def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
+    """Floats that `pack` makes of the weights."""
+    return spec.groups * direct_conv.packed_size(_one_group(spec), tiling)
+
+
+def pack(
+    weights: np.ndarray, spec: ConvSpec, tiling: Tiling, out: np.ndarray | None = None
+) -> np.ndarray:
     """w[O,C/g,*kernel] as one convolution a group, whose filters begin where a block does."""
     one, filters = _one_group(spec), spec.filters // spec.groups
-    parts = []
-    for group in range(spec.groups):
+    packed = storage(out, packed_size(spec, tiling))
+    spread = np.zeros((one.filters, *weights.shape[1:]), np.float32)
+    for group, part in enumerate(packed.reshape(spec.groups, -1)):
         first = group * filters % spec.lanes
-        spread = np.zeros((one.filters, *weights.shape[1:]), np.float32)
+        spread[:] = 0
         spread[first : first + filters] = weights[group * filters : (group + 1) * filters]
-        parts.append(direct_conv.pack(spread, one, tiling))
-    packed = aligned_empty(sum(part.size for part in parts))
-    packed[:] = np.concatenate(parts)
+        direct_conv.pack(spread, one, tiling, part)
     return packed
 
 

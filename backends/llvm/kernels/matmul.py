@@ -32,8 +32,8 @@ from cnnir.backends.llvm.kernels.spec import (
     Place,
     Split,
     Target,
-    aligned_empty,
     shares,
+    storage,
 )
 
 WIDEST = 7  # blocks in a tile, at most
@@ -45,7 +45,11 @@ THREADS = (1, 4, 16)  # what the number of work items is meant to suit
 
 @dataclass(frozen=True)
 class MatmulSpec:
-    """`constant`: w is packed by `pack`. One of x and w may be shared by all of the batch."""
+    """`constant`: w is packed by `pack`. One of x and w may be shared by all of the batch.
+
+    Where `channels` is set, x is Blocked(lanes): a row is an image of so many channels, as
+    [channels, depth / channels] would be; w is constant then, and there is no batch.
+    """
 
     rows: int
     columns: int
@@ -56,10 +60,16 @@ class MatmulSpec:
     shared_w: bool = True
     bias: bool = False
     lanes: int = 16
+    channels: int = 0
 
     @property
     def blocks(self) -> int:
         return -(-self.columns // self.lanes)
+
+    @property
+    def pixels(self) -> int:
+        """Of an image, where rows are images."""
+        return self.depth // self.channels
 
     @property
     def flops(self) -> int:
@@ -110,9 +120,19 @@ def estimate(spec: MatmulSpec, tiling: Tiling, target: Target) -> float:
     return max(compute / target.hz, weights / target.bandwidth)
 
 
-def pack(weights: np.ndarray, spec: MatmulSpec, tiling: Tiling) -> np.ndarray:
-    """w[K,N] as [tile of blocks][K][block in the tile][V], columns beyond the last zero."""
-    packed = aligned_empty(spec.depth * spec.blocks * spec.lanes)
+def packed_size(spec: MatmulSpec, tiling: Tiling) -> int:
+    """Floats that `pack` makes of the weights."""
+    return spec.depth * spec.blocks * spec.lanes
+
+
+def pack(
+    weights: np.ndarray, spec: MatmulSpec, tiling: Tiling, out: np.ndarray | None = None
+) -> np.ndarray:
+    """w[K,N] as [tile of blocks][K][block in the tile][V], columns beyond the last zero; K in the
+    order in which x lies."""
+    if spec.channels:
+        weights = weights[_order(spec)]
+    packed = storage(out, packed_size(spec, tiling))
     packed[packed.size - spec.depth * tiling.blocks * spec.lanes :] = 0  # the last tile has a rest
     # rows in portions that stay in cache, since every tile takes a part of each row
     for first in range(0, spec.depth, PORTION):
@@ -125,6 +145,13 @@ def pack(weights: np.ndarray, spec: MatmulSpec, tiling: Tiling) -> np.ndarray:
             tile[first : first + PORTION, : part.shape[1]] = part
             position, column = position + tile.size, column + width
     return packed
+
+
+def _order(spec: MatmulSpec) -> np.ndarray:
+    """The rows of w in the order of an image in blocks: block of channels, pixel, channel."""
+    rows = np.arange(spec.depth).reshape(spec.channels, spec.pixels)
+    blocks = range(0, spec.channels, spec.lanes)
+    return np.concatenate([rows[first : first + spec.lanes].T.ravel() for first in blocks])
 
 
 def emit(
@@ -143,6 +170,7 @@ def emit(
     summary = (
         f"matmul {spec.rows}x{spec.depth}x{spec.columns}, {tiling.blocks} blocks x {tiling.rows} "
         f"rows a tile, {tiling.band} row tiles an item, weights {how}"
+        f"{', rows in blocks of channels' if spec.channels else ''}"
     )
     scratch = 4 * spec.depth * tiling.blocks * spec.lanes if tiling.panel else 0
     items = _items(spec, tiling)
@@ -241,8 +269,6 @@ class _Emitter:
         self, block: Index, counts: list[int], start: Index, rows: int, w: ir.Value, row: int | None
     ) -> None:
         b, spec = self.b, self.spec
-        matrix = 0 if spec.shared_x else b.mul(self.matrix, spec.rows)
-        x = b.at(self.x, b.mul(b.add(matrix, start), spec.depth))
         state: list[ir.Value] = []
         for i in range(len(counts)):
             value = b.splat(0.0)
@@ -250,11 +276,30 @@ class _Emitter:
                 value = b.vload(self.bias, b.mul(b.add(block, i), b.lanes))
             state += [value] * rows
         tile = Tile(len(counts), rows, state)
-        pixels = {r: r * spec.depth for r in range(rows)}
-        accumulate(b, tile, x, w, pixels, [Reduction(spec.depth, 1)], row)
+        if spec.channels:
+            self.images(tile, start, w)
+        else:
+            matrix = 0 if spec.shared_x else b.mul(self.matrix, spec.rows)
+            x = b.at(self.x, b.mul(b.add(matrix, start), spec.depth))
+            pixels = {r: r * spec.depth for r in range(rows)}
+            accumulate(b, tile, x, w, pixels, [Reduction(spec.depth, 1)], row)
         for i, count in enumerate(counts):
             column = b.mul(b.add(block, i), b.lanes)
             self.store(start, column, count, tile.sums[i * rows : (i + 1) * rows])
+
+    def images(self, tile: Tile, start: Index, w: ir.Value) -> None:
+        """The sums of a tile whose rows are images in blocks: whole blocks, then the last one."""
+        b, spec = self.b, self.spec
+        image = spec.pixels * b.lanes
+        x, plane = b.at(self.x, b.mul(start, image)), spec.rows * image
+        rows = {r: r * image for r in range(tile.pixels)}
+        whole, rest = divmod(spec.channels, b.lanes)
+        if whole:
+            accumulate(b, tile, x, w, rows, [Reduction(whole, plane), Reduction(image, 1)])
+        if rest:
+            x, w = b.at(x, whole * plane), b.at(w, whole * image * tile.blocks * b.lanes)
+            nest = [Reduction(spec.pixels, b.lanes), Reduction(rest, 1)]
+            accumulate(b, tile, x, w, rows, nest)
 
     def store(self, start: Index, column: Index, count: int, values: list[ir.Value]) -> None:
         b, spec = self.b, self.spec

@@ -30,7 +30,7 @@ from cnnir.backends.llvm.kernels.spec import (
     Place,
     Strides,
     Target,
-    aligned_empty,
+    storage,
 )
 
 MOST_PHASES = 9
@@ -160,17 +160,29 @@ def estimate(spec: PhasedSpec, tiling: tuple[Tiling | None, ...], target: Target
     return total
 
 
-def pack(weights: np.ndarray, spec: PhasedSpec, tiling: tuple[Tiling | None, ...]) -> np.ndarray:
+def packed_size(spec: PhasedSpec, tiling: tuple[Tiling | None, ...]) -> int:
+    """Floats that `pack` makes of the weights."""
+    pairs = zip(spec.phases, tiling, strict=True)
+    return sum(direct_conv.packed_size(spec.conv(p), tiles) for p, tiles in pairs if tiles)
+
+
+def pack(
+    weights: np.ndarray,
+    spec: PhasedSpec,
+    tiling: tuple[Tiling | None, ...],
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """w[C,O/g,*kernel] as the weights of the convolutions of all phases, one after another."""
     g, c, o = spec.groups, spec.channels // spec.groups, spec.filters // spec.groups
     turned = weights.reshape(g, c, o, *spec.kernel).swapaxes(1, 2).reshape(g * o, c, *spec.kernel)
-    parts = [
-        direct_conv.pack(_seen(turned, phase), spec.conv(phase), tiles)
-        for phase, tiles in zip(spec.phases, tiling, strict=True)
-        if tiles is not None
-    ]
-    packed = aligned_empty(sum(part.size for part in parts))
-    packed[:] = np.concatenate(parts)
+    packed = storage(out, packed_size(spec, tiling))
+    position = 0
+    for phase, tiles in zip(spec.phases, tiling, strict=True):
+        if tiles is not None:
+            conv = spec.conv(phase)
+            end = position + direct_conv.packed_size(conv, tiles)
+            direct_conv.pack(_seen(turned, phase), conv, tiles, packed[position:end])
+            position = end
     return packed
 
 

@@ -20,6 +20,7 @@ import llvmlite.ir as ir
 import numpy as np
 
 from cnnir.backends.llvm.builder import BUFFER_ALIGN, Builder, Index
+from cnnir.backends.llvm.kernels.pooling import Pooling
 
 T = TypeVar("T", bound=Hashable)
 
@@ -104,7 +105,8 @@ class ConvSpec:
     """A convolution x[N,C,*sizes] with w[O,C/groups,*kernel], for one, two or three spatial axes.
 
     y is Blocked(lanes); x is Blocked(lanes), or Plain (row-major) where `plain` is set. Padding is
-    begins then ends. `bias` says that a vector of O values, padded to whole blocks, is added.
+    begins then ends. `bias` says that a vector of O values, padded to whole blocks, is added. Where
+    `pool` is set, y is what it makes of the results.
     """
 
     batch: int
@@ -119,9 +121,11 @@ class ConvSpec:
     plain: bool = False
     bias: bool = False
     lanes: int = 16
+    pool: Pooling | None = None
 
     @property
-    def out_sizes(self) -> tuple[int, ...]:
+    def conv_sizes(self) -> tuple[int, ...]:
+        """Of all results of the convolution."""
         rank = len(self.sizes)
         return tuple(
             (s + self.padding[i] + self.padding[rank + i] - (k - 1) * d - 1) // t + 1
@@ -129,6 +133,27 @@ class ConvSpec:
                 zip(self.sizes, self.kernel, self.stride, self.dilation, strict=True)
             )
         )
+
+    @property
+    def out_sizes(self) -> tuple[int, ...]:
+        """Of the results that are computed: all, or those in windows of the pool."""
+        if self.pool is None:
+            return self.conv_sizes
+        sides = zip(self.conv_sizes, self.pool.window, strict=True)
+        return tuple(size // side * side for size, side in sides)
+
+    @property
+    def y_sizes(self) -> tuple[int, ...]:
+        """Of what is stored."""
+        if self.pool is None:
+            return self.conv_sizes
+        sides = zip(self.conv_sizes, self.pool.window, strict=True)
+        return tuple(size // side for size, side in sides)
+
+    @property
+    def pooled(self) -> str:
+        """The end of a summary: what the store does."""
+        return f", {self.pool.kind} of {'x'.join(map(str, self.pool.window))}" if self.pool else ""
 
     @property
     def in_blocks(self) -> int:
@@ -146,7 +171,12 @@ class ConvSpec:
 
     @property
     def y_strides(self) -> Strides:
-        return Strides.blocked(self.batch, self.out_sizes, self.lanes)
+        return Strides.blocked(self.batch, self.y_sizes, self.lanes)
+
+    @property
+    def conv_strides(self) -> Strides:
+        """As `y_strides`, of all results: where an epilogue sees them."""
+        return Strides.blocked(self.batch, self.conv_sizes, self.lanes)
 
     @property
     def padded(self) -> bool:
@@ -184,11 +214,11 @@ class ConvSpec:
             return f"{rank} spatial axes"
         if min(self.batch, self.channels, self.filters, *self.sizes, *self.kernel) < 1:
             return "an empty axis"
-        if min(self.out_sizes) < 1:
+        if min(self.conv_sizes) < 1:
             return "an empty result"
         if min(self.padding) < 0:
             return "negative padding"
-        return None
+        return self.pool.problem(self.conv_sizes) if self.pool else None
 
 
 @dataclass(frozen=True)
@@ -209,31 +239,34 @@ class Axis:
 
 @dataclass(frozen=True)
 class Split:
-    """`total` cut in `parts` of two neighbouring sizes, the larger first."""
+    """`total` cut in `parts` of two neighbouring sizes, the larger first; all are multiples of
+    `unit`, as `total` is."""
 
     total: int
     largest: int
+    unit: int = 1
 
     @property
     def parts(self) -> int:
-        return -(-self.total // self.largest)
+        return -(-(self.total // self.unit) // (self.largest // self.unit))
 
     @property
     def small(self) -> int:
-        return self.total // self.parts
+        return self.total // self.unit // self.parts * self.unit
 
     @property
     def large_parts(self) -> int:
-        return self.total % self.parts
+        return self.total // self.unit % self.parts
 
     def sizes(self) -> list[tuple[int, int]]:
         """The sizes that occur, with how often."""
-        both = [(self.small + 1, self.large_parts), (self.small, self.parts - self.large_parts)]
+        large, rest = self.large_parts, self.parts - self.large_parts
+        both = [(self.small + self.unit, large), (self.small, rest)]
         return [(size, count) for size, count in both if count]
 
     def start(self, b: Builder, part: Index) -> Index:
         extra = b.min(part, self.large_parts) if self.large_parts else 0
-        return b.add(b.mul(part, self.small), extra)
+        return b.add(b.mul(part, self.small), b.mul(extra, self.unit))
 
 
 def aligned_empty(size: int) -> np.ndarray:
@@ -241,6 +274,14 @@ def aligned_empty(size: int) -> np.ndarray:
     bytes_ = np.empty(4 * size + 2 * BUFFER_ALIGN, np.uint8)
     start = -bytes_.ctypes.data % BUFFER_ALIGN
     return bytes_[start : start + 4 * size].view(np.float32)
+
+
+def storage(out: np.ndarray | None, size: int) -> np.ndarray:
+    """Where `pack` writes: `out`, which must have that size, or an array of its own."""
+    if out is None:
+        return aligned_empty(size)
+    assert out.dtype == np.float32 and out.shape == (size,), f"{out.shape}, wanted ({size},)"
+    return out
 
 
 def aligned(array: np.ndarray) -> np.ndarray:

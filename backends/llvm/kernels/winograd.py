@@ -28,9 +28,10 @@ from cnnir.backends.llvm.kernels.spec import (
     Epilogue,
     KernelCode,
     Place,
-    aligned_empty,
+    Strides,
     repeats,
     shares,
+    storage,
 )
 from cnnir.backends.llvm.kernels.winograd_tiling import (
     PRODUCTS,
@@ -39,10 +40,13 @@ from cnnir.backends.llvm.kernels.winograd_tiling import (
     choose,
     estimate,
     results,
+    tile_kinds,
     tilings,
 )
 
-__all__ = ["ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "reject", "tilings"]
+__all__ = [
+    "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
+]  # fmt: skip
 
 
 def reject(spec: ConvSpec) -> str | None:
@@ -59,36 +63,67 @@ def reject(spec: ConvSpec) -> str | None:
         return "one tap has nothing to save"
     if not results(height.taps) or not results(width.taps):
         return f"more than {max(PRODUCTS) - 1} taps"
+    if spec.pool and max(height.dilation, width.dilation) > 1:
+        return "pooling and dilation"
+    if spec.pool and not any(tile_kinds(spec)):
+        return f"no tile holds whole windows of {'x'.join(map(str, spec.pool.window))}"
     return spec.problem()
 
 
-def pack(weights: np.ndarray, spec: ConvSpec, tiling: Tiling) -> np.ndarray:
+def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
+    """Floats that `pack` makes of the weights."""
+    g = Geometry(spec, tiling)
+    return g.products * spec.out_blocks * spec.lanes * g.channels
+
+
+def pack(
+    weights: np.ndarray, spec: ConvSpec, tiling: Tiling, out: np.ndarray | None = None
+) -> np.ndarray:
     """w[O,C,*kernel], transformed, in the order in which the kernel reads it.
 
     [chunk][product][tile of blocks][tap of depth][channel][block in the tile][V]; filters beyond
-    the last are zero.
+    the last are zero. Tile by tile, in f64: a tile is some megabytes.
     """
     g, lanes, channels = Geometry(spec, tiling), spec.lanes, Geometry(spec, tiling).channels
     rows, columns = (t.taps for t in g.transforms)
     taps = weights.reshape(spec.filters, -1, g.depth.taps, rows.shape[1], columns.shape[1])
-    taps = taps.swapaxes(1, 2).reshape(spec.filters, channels, *taps.shape[3:])
-    filters = np.zeros((g.products, spec.out_blocks * lanes, channels), np.float32)
-    small = np.einsum("ocij,qj->qoci", taps, columns, optimize=True)
-    for p, row in enumerate(rows):
-        products = np.einsum("qoci,i->qoc", small, row)
-        filters[p * len(columns) : (p + 1) * len(columns), : spec.filters] = products
-    packed = aligned_empty(filters.size)
-    position = 0
-    for chunk in range(g.chunks):
-        first = chunk * tiling.chunk
-        for product in filters:
-            block = first
-            for count in shares(tiling.chunk, tiling.blocks):
-                part = product[block * lanes : (block + count) * lanes].T
-                packed[position : position + part.size].reshape(part.shape)[...] = part
-                position += part.size
-                block += count
+    filters = taps.swapaxes(1, 2).reshape(spec.filters, channels, *taps.shape[3:])
+    packed = storage(out, packed_size(spec, tiling))
+    first = 0
+    for chunk in packed.reshape(g.chunks, g.products, -1):
+        position = 0
+        for count in shares(tiling.chunk, tiling.blocks):
+            size = channels * count * lanes
+            tile = filters[first * lanes : (first + count) * lanes]
+            chunk[:, position : position + size] = _transformed(tile, rows, columns, count * lanes)
+            position, first = position + size, first + count
     return packed
+
+
+def _transformed(
+    filters: np.ndarray, rows: np.ndarray, columns: np.ndarray, width: int
+) -> np.ndarray:
+    """rows x w x columns^T for w[O,C,*kernel]: [product][channel, filter], `width` filters."""
+    count, channels, *taps = filters.shape
+    w = np.zeros((*taps, channels, width))
+    w[..., :count] = filters.transpose(2, 3, 1, 0)
+    half = _combined(columns, w.swapaxes(0, 1))
+    return _combined(rows, half.swapaxes(0, 1)).reshape(len(rows) * len(columns), -1)
+
+
+def _combined(matrix: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """matrix x parts, along the first axis.
+
+    One product and one sum after another, since a library's matrix product may round differently
+    for other widths, and so for other numbers of threads.
+    """
+    sums = np.zeros((len(matrix), *parts.shape[1:]))
+    term = np.empty(parts.shape[1:])
+    for row, total in zip(matrix, sums, strict=True):
+        for factor, part in zip(row, parts, strict=True):
+            if factor:
+                total += np.multiply(part, factor, out=term)
+    return sums
 
 
 def emit(
@@ -115,7 +150,7 @@ def _summary(g: Geometry) -> str:
     return (
         f"Winograd {form}, {saved:.2g} times fewer products, {tiling.count} of {g.tiles} tiles and "
         f"{tiling.chunk} of {g.spec.out_blocks} blocks an item, {tiling.blocks} blocks x "
-        f"{tiling.pixels} tiles multiplied at once"
+        f"{tiling.pixels} tiles multiplied at once{g.spec.pooled}"
     )
 
 
@@ -310,26 +345,60 @@ class _Emitter:
         return [multiply(b, columns[:width], row) for row in zip(*half, strict=True)]
 
     def store(self, block: Index, at: _Position, values: list[list[ir.Value]]) -> None:
-        b, g = self.b, self.g
+        b, g, pool = self.b, self.g, self.spec.pool
         height, width = g.axes
         row, column = (self.start(i, at) for i in range(2))
-        lies = self.spec.y_strides
-        pixel = b.flatten([at.slice, row, column], [g.depth.out, height.out, width.out])
-        base = b.add(b.mul(block, lies.plane), b.mul(at.image, lies.image))
-        base = b.add(base, b.mul(pixel, lies.pixel))
-        y = b.at(self.y, base)
-        bias = None if self.bias is None else b.vload(self.bias, b.mul(block, b.lanes))
+        if self.bias is not None:
+            bias = b.vload(self.bias, b.mul(block, b.lanes))
+            values = [[b.ir.fadd(value, bias) for value in line] for line in values]
+        values = self.finished(block, at, (row, column), values)
+        _, *sides = pool.sides if pool else (1, 1, 1)
+        if pool is not None:
+            values = pool.of(b, values, (sides[0], sides[1]))
+            row, column = b.div(row, sides[0]), b.div(column, sides[1])
+        lies, sizes = self.spec.y_strides, (height.out // sides[0], width.out // sides[1])
+        y = b.at(self.y, self.offset(lies, sizes, block, at, (row, column)))
         for i, line in enumerate(values):
             for j, value in enumerate(line):
-                near = (i * height.dilation * width.out + j * width.dilation) * lies.pixel
-                if bias is not None:
-                    value = b.ir.fadd(value, bias)
-                if self.epilogue is not None:
-                    down, right = i * height.dilation, j * width.dilation
-                    pixel = (at.slice, b.add(row, down), b.add(column, right))
-                    where = self.coordinates(block, at.image, pixel)
-                    value = self.epilogue(b, value, Place(b.add(base, near), where, b.lanes))
-                b.vstore(value, y, near)
+                b.vstore(
+                    value, y, (i * height.dilation * sizes[1] + j * width.dilation) * lies.pixel
+                )
+
+    def finished(
+        self, block: Index, at: _Position, start: tuple[Index, Index], values: list[list[ir.Value]]
+    ) -> list[list]:
+        """The results of a tile after the epilogue, which sees the whole result."""
+        epilogue = self.epilogue
+        if epilogue is None:
+            return values
+        b, lies, (height, width) = self.b, self.spec.conv_strides, self.g.axes
+        sizes = (1, *self.spec.conv_sizes)[-2:]
+        base = self.offset(lies, sizes, block, at, start)
+
+        def finish(value: ir.Value, i: int, j: int) -> ir.Value:
+            down, right = i * height.dilation, j * width.dilation
+            pixel = (at.slice, b.add(start[0], down), b.add(start[1], right))
+            near = b.add(base, (down * sizes[1] + right) * lies.pixel)
+            where = self.coordinates(block, at.image, pixel)
+            return epilogue(b, value, Place(near, where, b.lanes))
+
+        return [
+            [finish(value, i, j) for j, value in enumerate(line)] for i, line in enumerate(values)
+        ]
+
+    def offset(
+        self,
+        lies: Strides,
+        sizes: tuple[int, ...],
+        block: Index,
+        at: _Position,
+        start: tuple[Index, Index],
+    ) -> Index:
+        """Where the pixel at `start` of an activation with such rows and columns lies."""
+        b = self.b
+        pixel = b.flatten([at.slice, *start], [self.g.depth.out, *sizes])
+        base = b.add(b.mul(block, lies.plane), b.mul(at.image, lies.image))
+        return b.add(base, b.mul(pixel, lies.pixel))
 
     def coordinates(self, block: Index, image: Index, pixel: tuple[Index, ...]) -> Callable:
         return lambda: (block, image, *pixel[-len(self.spec.sizes) :])

@@ -162,7 +162,9 @@ def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
     """The best choices by prediction, of different kinds of tiles and different work items."""
     options = [
         cut
-        for kind in sorted(_tiles(spec), key=lambda kind: _kind_cycles(spec, kind, target))[:BEST]
+        for kind in sorted(tile_kinds(spec), key=lambda kind: _kind_cycles(spec, kind, target))[
+            :BEST
+        ]
         for cut in _cuts(spec, kind, target)
     ]
     options.sort(key=lambda t: (_run_cycles(spec, t, target), t.count, t.chunk))
@@ -180,14 +182,18 @@ def results(taps: int) -> list[int]:
     return [1] if taps == 1 else [n - taps + 1 for n in PRODUCTS if n - taps + 1 > 1]
 
 
-def _tiles(spec: ConvSpec) -> Iterator[tuple[int, int]]:
+def tile_kinds(spec: ConvSpec) -> Iterator[tuple[int, int]]:
+    """Kinds of tile that could serve; they hold whole windows of a pool."""
     _, height, width = spec.axes()
-    yield from product(results(height.taps), results(width.taps))
+    _, high, wide = spec.pool.sides if spec.pool else (1, 1, 1)
+    for tile in product(results(height.taps), results(width.taps)):
+        if tile[0] % high == 0 and tile[1] % wide == 0:
+            yield tile
 
 
 @lru_cache(maxsize=256)
 def _best(spec: ConvSpec, target: Target) -> Tiling:
-    kinds = sorted(_tiles(spec), key=lambda tile: _kind_cycles(spec, tile, target))
+    kinds = sorted(tile_kinds(spec), key=lambda tile: _kind_cycles(spec, tile, target))
     cuts = (cut for tile in kinds[:BEST] for cut in _cuts(spec, tile, target))
     return min(cuts, key=lambda t: (_run_cycles(spec, t, target), t.count, t.chunk))
 

@@ -1,0 +1,75 @@
+"""Large data in pieces, each with a SHA-256 of its own, so that all cores read and check it.
+
+For what is too large to be hashed by one core in passing: model files and packed weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+PIECE = 4 << 20
+"""Bytes: small enough to be in cache still when it is hashed, after it was read."""
+
+T = TypeVar("T")
+
+
+def file_digest(descriptor: int) -> str:
+    """A hash of all that a file holds."""
+    size = os.fstat(descriptor).st_size
+
+    def read(start: int) -> bytes:
+        block = np.empty(min(PIECE, size - start), np.uint8)
+        _fill(descriptor, start, block)
+        return hashlib.sha256(block.data).digest()
+
+    whole = hashlib.sha256(size.to_bytes(8, "little"))
+    for digest in _shared(read, range(0, size, PIECE)):
+        whole.update(digest)
+    return whole.hexdigest()
+
+
+def digests(data: np.ndarray) -> list[str]:
+    """A hash of each piece of some bytes."""
+    return _shared(
+        lambda start: hashlib.sha256(data[start : start + PIECE].data).hexdigest(),
+        range(0, data.size, PIECE),
+    )
+
+
+def read_checked(descriptor: int, offset: int, into: np.ndarray, wanted: list[str]) -> bool:
+    """Read bytes of a file; whether they are those that have these digests."""
+    if len(wanted) != -(-into.size // PIECE):
+        return False
+
+    def read(number: int) -> bool:
+        start = number * PIECE
+        piece = into[start : start + PIECE]
+        _fill(descriptor, offset + start, piece)
+        return hashlib.sha256(piece.data).hexdigest() == wanted[number]
+
+    return all(_shared(read, range(len(wanted))))
+
+
+def _fill(descriptor: int, start: int, into: np.ndarray) -> None:
+    """Read bytes from a position on; OSError where the file ends before."""
+    view = into.data
+    while view:
+        count = os.preadv(descriptor, [view], start)
+        if not count:
+            raise OSError("the file ended early")
+        view, start = view[count:], start + count
+
+
+def _shared(work: Callable[[int], T], items: Sequence[int]) -> list[T]:
+    """Results in order, made by all cores; to read and to hash holds no lock of Python's."""
+    threads = min(len(items), os.cpu_count() or 1)
+    if threads <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, items))
