@@ -15,7 +15,6 @@ precision rules it out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import llvmlite.ir as ir
 import numpy as np
@@ -36,6 +35,7 @@ from cnnir.backends.llvm.kernels.spec import (
 from cnnir.backends.llvm.kernels.winograd_tiling import (
     PRODUCTS,
     Geometry,
+    Position,
     Tiling,
     choose,
     estimate,
@@ -154,16 +154,6 @@ def _summary(g: Geometry) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Position:
-    """Image and slice of a tile; its phase, and its place in that, along rows and columns."""
-
-    image: Index
-    slice: Index
-    phase: tuple[Index, Index]
-    tile: tuple[Index, Index]
-
-
 class _Emitter:
     """The three steps of a work item."""
 
@@ -191,11 +181,11 @@ class _Emitter:
         with b.loop(self.tiling.chunk) as block, b.loop(self.tiling.count) as tile:
             self.transform_results(block.index, tile.index)
 
-    def position(self, tile: Index) -> _Position:
+    def position(self, tile: Index) -> Position:
         """Where a tile of this item belongs."""
         numbers = self.b.unflatten(self.b.add(self.first, tile), self.g.extents)
         image, slice, phase, row, other, column = numbers
-        return _Position(image, slice, (phase, other), (row, column))
+        return Position(image, slice, (phase, other), (row, column))
 
     # ---- first step
 
@@ -212,19 +202,18 @@ class _Emitter:
                 b.vstore(value, self.inputs, b.add(start, offset))
                 offset += g.input_plane
 
-    def seen(self, tap: Index, block: Index, at: _Position) -> list[list[ir.Value]]:
+    def seen(self, tap: Index, block: Index, at: Position) -> list[list[ir.Value]]:
         """The vectors of input that a tile sees through a tap of depth; zeros outside."""
         b, g = self.b, self.g
         depth, (height, width) = g.depth, g.axes
         slice = b.add(b.mul(at.slice, depth.stride), b.mul(tap, depth.dilation), -depth.begin)
-        top, left = (self.start(i, at) for i in range(2))
-        top, left = b.add(top, -height.begin), b.add(left, -width.begin)
+        top, left = (b.add(self.start(i, at), -axis.begin) for i, axis in enumerate(g.axes))
         lies, block = self.spec.x_strides, b.add(b.mul(self.group, g.in_blocks), block)
-        start = b.add(b.mul(block, lies.plane), b.mul(at.image, lies.image))
         pixel = b.add(b.mul(b.add(b.mul(slice, height.size), top), width.size), left)
-        start = b.add(start, b.mul(pixel, lies.pixel))
-        depth_inside = depth.size == 1 and depth.out == 1 and depth.taps == 1
-        there = depth_inside or b.inside(slice, depth.size)
+        start = b.add(
+            b.mul(block, lies.plane), b.mul(at.image, lies.image), b.mul(pixel, lies.pixel)
+        )
+        there = depth.size * depth.out * depth.taps == 1 or b.inside(slice, depth.size)
         inside_rows = [b.both(there, self.inside(0, top, i)) for i in range(g.sides[0])]
         inside_columns = [self.inside(1, left, j) for j in range(g.sides[1])]
         vectors: list[list[ir.Value]] = []
@@ -239,7 +228,7 @@ class _Emitter:
                 vectors[-1].append(b.vload(source))
         return vectors
 
-    def start(self, number: int, at: _Position) -> Index:
+    def start(self, number: int, at: Position) -> Index:
         """The first row (or column) of results of a tile."""
         step, dilation = self.tiling.tile[number], self.g.axes[number].dilation
         return self.b.add(self.b.mul(at.tile[number], step * dilation), at.phase[number])
@@ -311,7 +300,7 @@ class _Emitter:
                 if height and width:
                     self.store(block, at, self.results(source, height, width))
 
-    def extents(self, number: int, at: _Position) -> Iterator[int]:
+    def extents(self, number: int, at: Position) -> Iterator[int]:
         """How many rows (or columns) of a tile are results: one code for whole tiles, and one for
         those at the end that are not. Later phases may have one less."""
         b, axis, step = self.b, self.g.axes[number], self.tiling.tile[number]
@@ -344,7 +333,7 @@ class _Emitter:
             half.append(multiply(b, rows[:height], column))
         return [multiply(b, columns[:width], row) for row in zip(*half, strict=True)]
 
-    def store(self, block: Index, at: _Position, values: list[list[ir.Value]]) -> None:
+    def store(self, block: Index, at: Position, values: list[list[ir.Value]]) -> None:
         b, g, pool = self.b, self.g, self.spec.pool
         height, width = g.axes
         row, column = (self.start(i, at) for i in range(2))
@@ -365,7 +354,7 @@ class _Emitter:
                 )
 
     def finished(
-        self, block: Index, at: _Position, start: tuple[Index, Index], values: list[list[ir.Value]]
+        self, block: Index, at: Position, start: tuple[Index, Index], values: list[list[ir.Value]]
     ) -> list[list]:
         """The results of a tile after the epilogue, which sees the whole result."""
         epilogue = self.epilogue
@@ -391,7 +380,7 @@ class _Emitter:
         lies: Strides,
         sizes: tuple[int, ...],
         block: Index,
-        at: _Position,
+        at: Position,
         start: tuple[Index, Index],
     ) -> Index:
         """Where the pixel at `start` of an activation with such rows and columns lies."""

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
 
+from cnnir.backends.llvm.builder import Index
 from cnnir.backends.llvm.kernels.microkernel import tile_cycles, widest_tile
 from cnnir.backends.llvm.kernels.small_matrix import operations
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target, shares, varied
@@ -146,6 +147,16 @@ class Geometry:
     def weights(self) -> int:
         """Transformed weights of one chunk."""
         return self.products * self.channels * self.tiling.chunk * self.spec.lanes
+
+
+@dataclass(frozen=True)
+class Position:
+    """Image and slice of a tile; its phase, and its place in that, along rows and columns."""
+
+    image: Index
+    slice: Index
+    phase: tuple[Index, Index]
+    tile: tuple[Index, Index]
 
 
 def choose(spec: ConvSpec, target: Target) -> Tiling:
