@@ -13,6 +13,7 @@ from test_cli import cnnir_json, failure, small_model
 import cnnir
 from cnnir.pipeline import optimise
 from cnnir.report.diff import diff_rows, pairs
+from cnnir.report.diff_page import diff_page
 
 
 def full_of_obstacles() -> onnx.ModelProto:
@@ -108,9 +109,22 @@ def test_diff_on_the_command_line(tmp_path) -> None:
     changed = small_model()
     changed.graph.node[2].op_type = "Tanh"
     onnx.save(changed, b)
-    text = command("diff", a, b)
+    text = command("diff", a, b, "--html", str(tmp_path / "diff.html"))
+    page = (tmp_path / "diff.html").read_text("utf-8")
+    assert page.count("<tr class=") == len(cnnir_json("diff", a, b)["rows"])
     assert "relu(" in text and "tanh(" in text and "4 nodes the same" in text
     assert "batch_norm(" in command("diff", a)
     rows = cnnir_json("diff", a, "--from", "import", "--to", "fold")["rows"]
     assert {row["status"] for row in rows} == {"same"}
     assert "no pass 'nothing' ran" in failure("diff", a, "--to", "nothing")
+
+
+def test_a_page_shows_hostile_names_as_text() -> None:
+    g = cnnir.Graph("g")
+    x = g.input(cnnir.TensorType("f32", (2,)), "x")
+    with g.provenance("</pre><script>alert(1)</script>"):
+        g.output(g.add("exp", x, name="<img src=x>"), "y")
+    other = g.clone()
+    page = diff_page(("<b>a", "b"), diff_rows(g, other), lambda row: True)
+    assert "<script" not in page and "<img" not in page and "<b>a" not in page
+    assert "&lt;script&gt;alert(1)" in page and '<tr class="changed">' in page

@@ -12,7 +12,8 @@ from rich.text import Text
 from cnnir.cli.application import Json, Model, Passes, Shapes, app, load_model, progress, show
 from cnnir.pipeline import optimise
 from cnnir.report import cost, history
-from cnnir.report.diff import diff_rows, diff_table
+from cnnir.report.diff import diff_rows, diff_table, differs
+from cnnir.report.diff_page import diff_page
 
 
 @app.command()
@@ -28,6 +29,7 @@ def diff(
     passes: Passes = None,
     values: Annotated[bool, typer.Option(help="Compare values too, in f64.")] = True,
     context: Annotated[int, typer.Option(help="Nodes to show around those that differ.")] = 1,
+    html: Annotated[Path | None, typer.Option(help="Write a page to this file too.")] = None,
     shape: Shapes = None,
     as_json: Json = False,
 ) -> None:
@@ -44,6 +46,8 @@ def diff(
         names = (f"after {begin}", f"after {end}")
     with progress("comparing"):
         rows = diff_rows(left, right, values)
+    if html is not None:
+        html.write_text(diff_page(names, rows, differs), "utf-8")
     found: dict[str, Any] = {"left": cost.summary(left), "right": cost.summary(right), "rows": rows}
     tables: list[RenderableType] = [diff_table(" and ".join(names), rows, context)]
     for name, graph in zip(names, (left, right), strict=True):

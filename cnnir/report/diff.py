@@ -185,7 +185,7 @@ def _names(graph: Graph) -> dict[Node, str]:
 
 def diff_table(title: str, rows: Sequence[dict[str, Any]], context: int = 1) -> Table:
     """The rows that differ, each with a few before and after it; `...` stands for the others."""
-    differing = {i for i, row in enumerate(rows) if _differs(row)}
+    differing = {i for i, row in enumerate(rows) if differs(row)}
     near = {k for i in differing for k in range(i - context, i + context + 1)}
     shown: list[dict[str, Any]] = []
     for index, row in enumerate(rows):
@@ -208,7 +208,8 @@ def diff_table(title: str, rows: Sequence[dict[str, Any]], context: int = 1) -> 
     return table(title, columns, shown, f"{same} nodes the same, {footer}")
 
 
-def _differs(row: dict[str, Any]) -> bool:
+def differs(row: dict[str, Any]) -> bool:
+    """Whether a row is more than two equal nodes with equal weights and, nearly, values."""
     return row["status"] != "same" or bool(row["weights"]) or (row["difference"] or 0.0) > 1e-6
 
 
