@@ -3,7 +3,8 @@
 With sums in the order of definition LeNet's losses stay together: 1.4e-6 after 50 steps. Winograd's
 gradients are right to 2e-6 of the largest, but where two pixels of a window, or a unit and 0, are
 nearer to each other than that, another one is taken: a step to one side that training magnifies.
-After 15 steps losses part by 1e-4. Those of ResNet-18 do so after eight, with Winograd and without.
+After 15 steps losses part by 1e-4. Those of ResNet-18 do so after eight, with Winograd and without;
+torch's own in f32 and in f64 do after ten.
 """
 
 from __future__ import annotations
