@@ -255,7 +255,7 @@ def test_recomputed_values_are_the_same_and_take_less_memory() -> None:
     results = [p.run(feeds) for p in programs]
     for name, a in results[0].items():
         np.testing.assert_allclose(results[1][name], a, rtol=0, atol=1e-5 * np.abs(a).max())
-    assert programs[1].plan.arena_bytes < 0.5 * programs[0].plan.arena_bytes
+    assert programs[1].plan.arena_bytes < 0.6 * programs[0].plan.arena_bytes
 
 
 @pytest.mark.parametrize("net", NETS)
