@@ -94,7 +94,7 @@ class Plan:
         now = [node.serial for node in graph.order()]
         twins = dict(zip(self.serials, now, strict=True))
         for step in self.steps:
-            step.serial = twins.get(step.serial, -1)
+            step.serial, step.tail = (twins.get(serial, -1) for serial in (step.serial, step.tail))
         self.serials = now
 
     @property
