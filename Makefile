@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.installed
 TYPED := build/typed
+# Tests run in a process a core, up to 8; whoever is done takes over what others have left.
+WORKERS := --numprocesses auto --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-slow bench lint clean
@@ -17,10 +19,10 @@ demo: $(READY)
 	@$(BIN)/python examples/compile_resnet50.py
 
 test: lint
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
 test-slow: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(WORKERS)
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/kernels.py --record
