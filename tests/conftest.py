@@ -28,6 +28,7 @@ def small_as_large() -> Iterator[None]:
     as wide as the machine's though most of the lanes pad. Programs like these are kept elsewhere.
     """
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)  # worker processes say 80; tables are to be whole
         if not os.environ.get(VARIABLE):
             patch.setenv(VARIABLE, str(Path.home() / ".cache" / "cnnir-tests"))
         patch.setattr(load, "SHARING_COST", -1.0)
