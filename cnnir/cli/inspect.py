@@ -73,22 +73,31 @@ def inspect(
         with progress("writing the report"):
             exe.report(html, title=model.stem, seconds=seconds)
         show({"report": str(html)}, [Text(f"{html}: {size(html.stat().st_size)}")], as_json)
-        return
-    if verify:
+    elif verify:
         _verify(model, graph, passes, 1e-9 if tolerance is None else tolerance, as_json)
-        return
-    if bisect is not None:
+    elif bisect is not None:
         _bisect(graph, passes, bisect, 1e-4 if tolerance is None else tolerance, as_json)
-        return
-    if cuda:
+    elif cuda:
         optimise(graph, passes)
         source = importlib.import_module("cnnir.backends.cuda").print_graph(graph)
         show({"cuda": source}, [Text(source)], as_json)
-        return
-    imported, before = graph.text(), cost.summary(graph)
-    if costs and not as_json:
+    elif costs and not as_json:
         show({}, [cost.cost_table(graph)], False)
-        return
+    else:
+        _texts(model, graph, passes, pass_name, diff, dot, as_json)
+
+
+def _texts(
+    model: Path,
+    graph: Graph,
+    passes: str | None,
+    pass_name: str | None,
+    diff: bool,
+    dot: bool,
+    as_json: bool,
+) -> None:
+    """The graph as text or for Graphviz, after a pass or at the end, with what the passes did."""
+    imported, before = graph.text(), cost.summary(graph)
     cost_rows, original = cost.cost_rows(graph), graph.clone()
     with progress("running the passes"):
         records = optimise(graph, passes, snapshots=True)
