@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -35,7 +34,7 @@ def test_cpu_code(tmp_path: Path) -> None:
         module = llvm.parse_assembly(files[f"{name}.ll"].read_text(), llvm.create_context())
         module.verify()
         assert name in files[f"{name}.s"].read_text()
-        assert b"ELF" in files[f"{name}.o"].read_bytes()[:4] or shutil.which("ld64")
+        assert name.encode() in files[f"{name}.o"].read_bytes()
     assert exe.emit(tmp_path)[0].suffix == ".ll"
     with pytest.raises(cnnir.BackendError, match="no form 'ptx' of code, only ll, opt, asm, obj"):
         exe.emit(tmp_path, "ptx")

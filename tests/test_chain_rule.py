@@ -113,9 +113,7 @@ def test_of_has_to_be_an_output() -> None:
     graph.output(graph.add("sin", x), "b")
     with pytest.raises(cnnir.InputError, match="there is no output None; there is a, b"):
         cnnir.chain_rule(graph)
-    assert "dx = dL * exp(x)" in str(cnnir.chain_rule(graph, "a")).replace("  ", " ") or (
-        "dx = dL * L" in str(cnnir.chain_rule(graph, "a")).replace("  ", " ")
-    )
+    assert "dx = dL * L" in " ".join(str(cnnir.chain_rule(graph, "a")).split())
 
 
 def test_the_command(tmp_path: Path) -> None:
