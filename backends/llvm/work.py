@@ -138,6 +138,7 @@ def windows_spec(
         dilation=filled(attrs["dilation"], rank, 1),
         padding=filled(attrs["padding"], 2 * rank, 0),
         groups=attrs["groups"],
+        boundary=attrs.get("boundary", ()),
         lanes=lanes,
     )
 

@@ -1,8 +1,9 @@
 """Walking windows over Blocked(V) input in place: what depthwise convolution and pooling share.
 
 A row of results is cut in tiles. Tiles whose windows lie inside the input run in a loop; the few at
-the ends are emitted one by one, with the taps that fall outside left out. Rows and slices beyond
-the edge are left out by loop bounds. So nothing is copied, and no inner loop tests anything.
+the ends are emitted one by one, with the taps that fall outside left out, or reading where the
+boundary says. Rows and slices beyond the edge are left out by loop bounds, or are others by
+arithmetic once a row of taps. So nothing is copied, and no inner loop tests anything.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cached_property
 import llvmlite.ir as ir
 
 from cnnir.backends.llvm.builder import Builder, Index
-from cnnir.backends.llvm.kernels.edges import Segment, segments, tap_range
+from cnnir.backends.llvm.kernels.edges import Segment, segments, tap_place, tap_range
 from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, Place, Strides
 
 MAX_EDGES = 6  # tiles emitted one by one in a row; more would be a lot of code for a rare shape
@@ -101,16 +102,13 @@ class Tile:
                 return list(state)  # known to see nothing but padding
         with b.loop(self.slice_taps[1], self.slice_taps[0], carry=state) as s:
             with b.loop(self.row_taps[1], self.row_taps[0], carry=s.state) as r:
-                z = self._input(b, depth, self.slice, s.index)
-                i = self._input(b, height, self.row, r.index)
+                z = tap_place(b, depth, self.slice, s.index)
+                i = tap_place(b, height, self.row, r.index)
                 row = b.mul(b.add(b.mul(z, height.size), i), width.size)
                 load = self._loader(b, row)
                 r.state[:] = step(list(r.state), load, b.add(b.mul(s.index, height.taps), r.index))
             s.state[:] = r.result
         return s.result
-
-    def _input(self, b: Builder, axis: Axis, at: Index, tap: Index) -> Index:
-        return b.add(b.mul(at, axis.stride), b.mul(tap, axis.dilation), -axis.begin)
 
     def _loader(self, b: Builder, row: Index) -> Callable[[int, int], ir.Value]:
         width, lanes = self.windows.axes[2], b.lanes
@@ -118,9 +116,11 @@ class Tile:
         shift = min(origin, 0) if isinstance(origin, int) else 0  # stay inside of the buffer
         base = b.at(self.plane, b.mul(b.add(row, origin, -shift), lanes))
         loaded: dict[int, ir.Value] = {}
+        part = self.segment
 
         def load(p: int, tap: int) -> ir.Value:
             column = p * width.stride + tap * width.dilation + shift
+            column += part.shifts[p][part.taps[p].index(tap)]
             if column not in loaded:
                 loaded[column] = b.vload(base, column * lanes)
             return loaded[column]
