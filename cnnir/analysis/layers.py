@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cnnir.analysis.receptive_field import Field, receptive_fields
+from cnnir.errors import InputError
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Cost
 from cnnir.tensortype import TensorType, is_float
@@ -75,6 +76,19 @@ def total(rows: Iterable[Layer]) -> Layer:
     rows = list(rows)
     units, weights = sum(row.units for row in rows), sum(row.weights for row in rows)
     return Layer("total", "", None, units, weights, sum((row.cost for row in rows), Cost()))
+
+
+def layer_result(graph: Graph, name: str) -> Value:
+    """What a layer gives, by the layer's name (or the value's own); InputError if there is none."""
+    made = [node for node in graph.order() if node.op is not None]
+    for node in reversed(made):
+        if name in node.sources or name in [v.name for v in node.results]:
+            return node.results[0]
+    known = dict.fromkeys(source for node in made for source in node.sources)
+    names = known or dict.fromkeys(v.name for node in made for v in node.results if v.name)
+    raise InputError(
+        f"there is no layer {name!r} in the net; there are {', '.join(map(str, names))}"
+    )
 
 
 def _layer(

@@ -7,6 +7,7 @@ scales        kernels between resolutions of an image
 spectrum      periodic convolutions by the FFT: eigenvalues, condition number, solving
 pieces        which ops are piecewise linear, and where their pieces meet
 formulas      elementwise ops as formulas, by the algebra they are written in
+projection    a feature brought back to the image
 regions       a net as the affine map that it is around an input, and the regions of a segment
 
 Everything here works on graphs by evaluating them in f64; it needs scipy, which
@@ -17,6 +18,7 @@ from cnnir.mathematics import kernels
 from cnnir.mathematics.chain_rule import ChainRule, chain_rule
 from cnnir.mathematics.equivariance import Equivariance, equivariance
 from cnnir.mathematics.operators import AffineOperator, as_matrix
+from cnnir.mathematics.projection import project
 from cnnir.mathematics.regions import LocalAffine, local_affine, regions_on_segment
 from cnnir.mathematics.scales import rescale_kernel
 from cnnir.mathematics.spectrum import condition_number, eigenvalues, solve
@@ -35,6 +37,7 @@ __all__ = [
     "equivariance",
     "kernels",
     "local_affine",
+    "project",
     "regions_on_segment",
     "rescale_kernel",
     "solve",
