@@ -190,7 +190,8 @@ def test_targets_that_are_none():
 
 def test_precision_by_default_is_what_the_hardware_does_best():
     kinds = {}
-    for target in (CudaTarget("sm_80"), CudaTarget("sm_90a", "exact"), Emulator().target("default")):
+    emulated = Emulator().target("default")
+    for target in (CudaTarget("sm_80"), CudaTarget("sm_90a", "exact"), emulated):
         calls = plan(residual_net(), target).calls
         kinds[target.name] = {call.kernel.kind for call in calls} - {"loops"}
     assert kinds == {
