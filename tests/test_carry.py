@@ -8,6 +8,7 @@ import pytest
 import cnnir
 from cnnir.backends.base import Program
 from cnnir.backends.state import State
+from cnnir.verify import widened
 
 TARGETS = ["cpu", "reference", "cuda-emu"]
 
