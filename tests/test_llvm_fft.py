@@ -141,6 +141,7 @@ def test_threads_do_not_decide_how_fft_rounds() -> None:
         ({"plain": False}, "not row-major"),
         ({"kernel": (3, 3)}, "9 taps, too few"),
         ({"sizes": (1, 1)}, "an empty result"),
+        ({"padding": (4, 0, 4, 0), "boundary": ("circular", "zero")}, "its tiles end in zeros"),
         ({"sizes": (9, 9, 9), "kernel": (5, 5, 5)}, "3 spatial axes"),
     ],
 )
