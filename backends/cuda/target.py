@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cnnir.errors import BackendError
 
-PRECISIONS = ("exact", "tf32")
+PRECISIONS = ("default", "exact", "tf32")
 LEAST = 80
 """Compute capability that the tuned kernels' instructions need, times ten."""
 
@@ -23,8 +23,10 @@ class CudaTarget:
 
     arch: str
     """Such as sm_90a: cubins run on devices of exactly this kind."""
-    precision: str = "exact"
-    """exact: products of f32 in f32. tf32: operands of products rounded to 10 bits of mantissa."""
+    precision: str = "default"
+    """exact: products of f32 in f32. tf32: operands of products rounded to 10 bits of mantissa.
+    default becomes tf32 where tensor cores are, which is every architecture here, and exact where
+    they are emulated."""
     processors: int = 132
     """Multiprocessors, each of which holds several blocks of threads."""
     emulated: bool = False
@@ -40,6 +42,8 @@ class CudaTarget:
             raise BackendError(
                 f"precision {self.precision!r}, wanted one of {', '.join(PRECISIONS)}"
             )
+        if self.precision == "default":
+            object.__setattr__(self, "precision", "exact" if self.emulated else "tf32")
 
     def gemm_seconds(
         self,
