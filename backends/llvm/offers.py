@@ -48,6 +48,9 @@ TILINGS, MEASURED, HOPELESS = 5, 8, 2.5
 """Tilings of a template, and candidates of a step, that are measured at most; and how often the
 best predicted time makes another candidate hopeless."""
 
+GATHERED = 4.0
+"""How often the time of reading and writing it takes to put many channels in another layout."""
+
 TRANSFORMS = (winograd, fft_conv)
 """What computes a convolution by fewer products, and rounds differently."""
 
@@ -162,7 +165,8 @@ def _blocking(
 ) -> float:
     """Seconds to put a row-major activation into blocks of channels, or back."""
     touched = channels + -(-channels // lanes) * lanes
-    return 4 * batch * touched * prod(sizes) / target.cached
+    rate = target.cached / (GATHERED if channels > FIRST_LAYER_CHANNELS else 1)
+    return 4 * batch * touched * prod(sizes) / rate
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:
