@@ -36,6 +36,8 @@ class FakeDriver:
         self.retained = 0
         """How many hold the context."""
         self.memory: dict[int, np.ndarray] = {}
+        self.theirs: list[np.ndarray] = []
+        """Memory that other libraries have."""
         self.streams: set[int] = set()
         self.copied: Counter[str] = Counter()
         """Bytes copied: HtoD, DtoH, DtoD."""
@@ -166,7 +168,7 @@ class FakeDriver:
 
     def _holds(self, address: int, nbytes: int) -> bool:
         """Whether these bytes are memory that was given out."""
-        blocks = ((b.ctypes.data, b.nbytes) for b in self.memory.values())
+        blocks = ((b.ctypes.data, b.nbytes) for b in (*self.memory.values(), *self.theirs))
         return any(at <= address and address + nbytes <= at + size for at, size in blocks)
 
     def do_cuMemcpyHtoDAsync(self, to: int, source: int, nbytes: int, stream: int) -> None:

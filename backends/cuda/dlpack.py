@@ -114,7 +114,7 @@ def _code(dtype: np.dtype) -> tuple[int, int]:
     """(code, bits) of an element type."""
     if dtype == ml_dtypes.bfloat16:
         return _BF16, 16
-    if dtype.kind not in _CODES:
+    if dtype.kind not in _CODES or dtype.type.__module__ != "numpy":
         raise BufferError(f"DLPack has no element type {dtype}")
     return _CODES[dtype.kind], 8 * dtype.itemsize
 
