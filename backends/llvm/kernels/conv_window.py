@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.edges import Run, tap_place
 from cnnir.backends.llvm.kernels.microkernel import BODY, Reduction, Tile, accumulate
@@ -82,6 +81,7 @@ class Window:
                     offset = b.add(offset, self._shift(b, 0, z), self._shift(b, 1, i))
                     at = b.flatten([plane, z, i], [0, depth.taps, height.taps])
                     for run in self.columns:
+                        assert isinstance(run.first, int) and isinstance(run.last, int)
                         count = run.last - run.first
                         nest = [Reduction(count, right), Reduction(lanes, self.lane)]
                         tap = b.add(b.mul(at, width.taps), run.first)
