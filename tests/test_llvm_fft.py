@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import llvmlite.ir as ir
 import numpy as np
 import pytest
 from kernel_harness import LANES, TARGETS, Guarded, packed_in_place, padded_bias, run_kernel
 from kernel_references import conv_reference
 
 import cnnir
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels import fft_conv
 from cnnir.backends.llvm.kernels.fft import Area, Transform, radices

@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import line
 from cnnir.backends.llvm.kernels.fft import Area, Complex, times

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import prod
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.edges import element_place, inside
 from cnnir.backends.llvm.kernels.spec import ConvSpec, Epilogue, KernelCode, Target, storage
