@@ -222,7 +222,7 @@ class _Emitter:
             row, size = b.add(starts[0], i), g.axes[1].size
             there = b.inside(row, g.axes[0].size)
             start = b.add(base, b.mul(row, size))
-            return line.read(b, self.x, start, b.add(starts[1], column), size, there)
+            return line.read(b, self.x, start, b.add(starts[1], column), size, there, ahead=b.lanes)
 
         return lambda i: (pixel(i), pixel(b.add(i, g.tiling.rows)))
 

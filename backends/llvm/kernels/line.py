@@ -8,16 +8,24 @@ from cnnir.backends.llvm.builder import F32, I32, Builder, Condition, Index
 
 
 def read(
-    b: Builder, pointer: ir.Value, line: Index, first: Index, size: int, there: Condition = True
+    b: Builder,
+    pointer: ir.Value,
+    line: Index,
+    first: Index,
+    size: int,
+    there: Condition = True,
+    ahead: int = 0,
 ) -> ir.Value:
     """Elements first to first + V of a line of `size` that begins at `line`; none where it is not
-    `there`. `first` may be negative."""
+    `there`. `first` may be negative. What lies `ahead` is asked for, to be read soon."""
     number = b.ir.add(_numbers(b), _splat(b, first))
     mask = b.ir.icmp_unsigned("<", number, _splat(b, size))
     if there is not True:
         mask = b.ir.select(b.truth(there), mask, ir.Constant(mask.type, [0] * b.lanes))
     # not `inbounds`: the address may lie outside where all lanes do
     at = b.ir.gep(pointer, [b.value(b.add(line, first))], source_etype=F32)
+    if ahead:
+        b.prefetch(b.ir.gep(at, [b.value(ahead)], source_etype=F32))
     arguments = [at, ir.Constant(I32, 4), mask, b.splat(0.0)]
     return b.call(f"llvm.masked.load.v{b.lanes}f32.p0", b.vector, arguments)
 
