@@ -28,7 +28,14 @@ import numpy as np
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import line
 from cnnir.backends.llvm.kernels.fft import Area, Complex, times
-from cnnir.backends.llvm.kernels.fft_tiling import Geometry, Tiling, choose, estimate, tilings
+from cnnir.backends.llvm.kernels.fft_tiling import (
+    Geometry,
+    Tiling,
+    choose,
+    estimate,
+    none_fits,
+    tilings,
+)
 from cnnir.backends.llvm.kernels.spec import (
     ConvSpec,
     Epilogue,
@@ -60,7 +67,9 @@ def reject(spec: ConvSpec) -> str | None:
         return "it stores what it computes"
     if not spec.plain:
         return "input is not row-major"
-    return spec.problem()
+    if problem := spec.problem():
+        return problem
+    return "no tile fits the kernel, or the memory for its weights" if none_fits(spec) else None
 
 
 def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
