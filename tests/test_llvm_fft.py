@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import llvmlite.ir as ir
 import numpy as np
 import pytest
 from kernel_harness import LANES, TARGETS, Guarded, packed_in_place, padded_bias, run_kernel
 from kernel_references import conv_reference
 
 import cnnir
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels import fft_conv
 from cnnir.backends.llvm.kernels.fft import Area, Transform, radices
@@ -143,6 +143,7 @@ def test_threads_do_not_decide_how_fft_rounds() -> None:
         ({"sizes": (1, 1)}, "an empty result"),
         ({"sizes": (1500, 1500), "kernel": (3, 1200)}, "no tile fits the kernel"),
         ({"channels": 1024, "filters": 1024}, "the memory for its weights"),
+        ({"padding": (4, 0, 4, 0), "boundary": ("circular", "zero")}, "its tiles end in zeros"),
         ({"sizes": (9, 9, 9), "kernel": (5, 5, 5)}, "3 spatial axes"),
     ],
 )

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import isclose, prod
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 
 Complex = tuple[ir.Value, ir.Value]

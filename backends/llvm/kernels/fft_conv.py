@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import line
 from cnnir.backends.llvm.kernels.fft import Area, Complex, times
@@ -47,6 +47,7 @@ from cnnir.backends.llvm.kernels.spec import (
     storage,
 )
 from cnnir.backends.llvm.kernels.transposed import transposed
+from cnnir.ops.boundary import ZERO
 
 __all__ = [
     "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
@@ -67,6 +68,8 @@ def reject(spec: ConvSpec) -> str | None:
         return "it stores what it computes"
     if not spec.plain:
         return "input is not row-major"
+    if any(axis.boundary != ZERO for axis in spec.axes()):
+        return f"boundary {', '.join(spec.boundary)}, its tiles end in zeros"
     if problem := spec.problem():
         return problem
     return "no tile fits the kernel, or the memory for its weights" if none_fits(spec) else None
