@@ -10,11 +10,18 @@ from cnnir.ops.boundary import ZERO
 
 
 def read(
-    b: Builder, pointer: ir.Value, line: Index, first: Index, axis: Axis, there: Condition = True
+    b: Builder,
+    pointer: ir.Value,
+    line: Index,
+    first: Index,
+    axis: Axis,
+    there: Condition = True,
+    ahead: int = 0,
 ) -> ir.Value:
     """Elements first to first + V of a line that begins at `line`; zeros where it is not `there`.
 
-    `first` may be negative. Beyond what windows of the axis see, elements may be anything.
+    `first` may be negative. Beyond what windows of the axis see, elements may be anything. Where
+    zeros lie there, what comes `ahead` is asked for, to be read soon.
     """
     if axis.boundary != ZERO:
         start = line if there is True else b.ir.select(b.truth(there), b.value(line), b.value(0))
@@ -26,6 +33,8 @@ def read(
         mask = b.ir.select(b.truth(there), mask, ir.Constant(mask.type, [0] * b.lanes))
     # not `inbounds`: the address may lie outside where all lanes do
     at = b.ir.gep(pointer, [b.value(b.add(line, first))], source_etype=F32)
+    if ahead:
+        b.prefetch(b.ir.gep(at, [b.value(ahead)], source_etype=F32))
     arguments = [at, ir.Constant(I32, 4), mask, b.splat(0.0)]
     return b.call(f"llvm.masked.load.v{b.lanes}f32.p0", b.vector, arguments)
 
