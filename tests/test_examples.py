@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,57 @@ def test_learn_a_flow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def test_train_shapes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert 0 < run_short("train_shapes", monkeypatch, tmp_path) <= 1
-    assert os.listdir(tmp_path) == ["shapes.png"]
+    names = ["answers", "curves", "maps", "projections", "receptive"]
+    assert sorted(os.listdir(tmp_path)) == [f"{name}.png" for name in names]
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Run an example in its short form: what `main` gives, after a look at its one picture."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+
+    def run(name: str, picture: str) -> Any:
+        result = run_short(name, monkeypatch, tmp_path)
+        assert os.listdir(tmp_path) == [picture]
+        assert (tmp_path / picture).stat().st_size > 10_000
+        return result
+
+    return run
+
+
+def test_filters_on_an_image(shown: Callable[..., Any]) -> None:
+    assert shown("filters_on_an_image", "filters.png") < 1e-6
+
+
+def test_boundaries_compared(shown: Callable[..., Any]) -> None:
+    off = shown("boundaries_compared", "boundaries.png")
+    assert max(off["reflect"], off["replicate"]) < min(off["zero"], off["circular"]) / 2
+
+
+def test_permuted_pixels(shown: Callable[..., Any]) -> None:
+    accuracy = shown("permuted_pixels", "permuted.png")
+    assert {net for net, _ in accuracy} == {"dense", "convolutional"}
+    assert all(0.05 < share <= 1 for share in accuracy.values())
+
+
+def test_fit_operators(shown: Callable[..., Any]) -> None:
+    off = shown("fit_operators", "operators.png")
+    assert all(of_its_kind < dense / 2 for of_its_kind, dense in off.values())
+
+
+def test_smooth_filters(shown: Callable[..., Any]) -> None:
+    off = shown("smooth_filters", "smooth.png")
+    assert off["smooth ones"] < off["no regulariser"]
+
+
+def test_count_connections(shown: Callable[..., Any]) -> None:
+    assert shown("count_connections", "connections.png")["convolutional"] == (156, 117_600)
+
+
+def test_inception_block(shown: Callable[..., Any]) -> None:
+    counted = shown("inception_block", "inception.png")
+    assert counted["1x7 and 7x1"] < counted["7x7"] / 2
 
 
 def test_train_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
