@@ -108,6 +108,7 @@ def filters(weight: np.ndarray, most: int = 64) -> Figure:
 
 def feature_maps(net: Module, image: np.ndarray, layer: str, most: int = 64) -> Figure:
     """What a layer makes of one image [C,H,W], channel by channel; `layer` is a path, "conv1"."""
+    _check_image(image)
     graph = net.graph((1, *image.shape))
     graph.outputs, graph.output_names = [layer_result(graph, layer)], [layer]
     (maps,) = evaluate(graph, [image[None]])
@@ -129,6 +130,7 @@ def receptive_field(
     default): boxes are what it can see, counting padding as pixels. On the right is the derivative
     of the last layer's largest channel there, by the image: what it does see.
     """
+    _check_image(image)
     chosen = [layers] if isinstance(layers, str) else list(layers)
     pixel = at or (image.shape[1] // 2, image.shape[2] // 2)
     graph = net.graph((1, *image.shape))
@@ -161,6 +163,7 @@ def projections(
     """The first channels of a layer, each at its largest element, brought back to the image
     [C,H,W] by `mathematics.project`: beside the part of the image that it sees, what in there
     made it large. Grey is 0."""
+    _check_image(image)
     count = layer_result(net.graph((1, *image.shape)), layer).type.shape[1]
     tiles = []
     for channel in range(min(count, most)):
@@ -199,6 +202,11 @@ def _sampled(function: Callable[..., Any], x: np.ndarray) -> list[np.ndarray]:
     sketch = symbol(x.shape)
     sketch.graph.output(function(sketch).value, "y")
     return evaluate(jvp(sketch.graph, "x"), [x, np.ones_like(x)])
+
+
+def _check_image(image: np.ndarray) -> None:
+    if np.ndim(image) != 3:
+        raise InputError(f"the image is {list(np.shape(image))}, wanted one image [C, H, W]")
 
 
 def _nearest(span: Span, count: int, pixel: int) -> int:

@@ -72,7 +72,7 @@ def fitted(layer: nn.Module, x: np.ndarray, y: np.ndarray, epochs: int) -> np.nd
 
 def main(folder: str = ".", short: bool = False) -> dict[str, tuple[float, float]]:
     """Find them, draw; how far the layers of a kind and the dense ones are off."""
-    x, epochs = lines(), 100 if short else 1000
+    x, epochs = lines(), 400 if short else 1000
     noise = np.random.default_rng(1).standard_normal(x.shape)
     pictures, titles, off = [], [], {}
     forms = layers()

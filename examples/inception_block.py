@@ -76,7 +76,7 @@ def milliseconds(exes: list[cnnir.Executable], x: np.ndarray, runs: int) -> list
 
 def main(folder: str = ".", short: bool = False) -> dict[str, int]:
     """Build, count, run, draw; the multiply-adds of both blocks."""
-    x, width = tiles(5 if short else 17), 2 if short else 24
+    x, width = tiles(5 if short else 17), 8 if short else 24
     counted, exes, weights = {}, [], {}
     for name, pair in (("7x7", square), ("1x7 and 7x1", thin)):
         net = block(pair, width).build(x.shape)

@@ -65,7 +65,7 @@ def main(folder: str = ".", short: bool = False) -> dict[tuple[str, str], float]
                 net(), "cross_entropy", Adam(Cosine(5e-3, epochs)), metrics="accuracy", threads=2
             )
             test = (permuted(test_x, at), test_y)
-            history = trainer.fit(permuted(x, at), y, epochs, validation=test, show="none")
+            history = trainer.fit(permuted(x, at), y, epochs, 30, validation=test, show="none")
             histories[net.__name__, name] = history
             print(f"{net.__name__:13} {name:11} {history.last['validation accuracy']:.1%} right")
 

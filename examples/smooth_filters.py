@@ -59,7 +59,7 @@ def main(folder: str = ".", short: bool = False) -> dict[str, float]:
     """Fit with every strength, choose, draw; how far the kernels are off, of the truth's size."""
     x, y = pictures(slice(160, 220), 0)
     other = pictures(slice(220, 280), 1)
-    epochs, strengths = (30, STRENGTHS[2:4]) if short else (800, STRENGTHS)
+    epochs, strengths = (60, STRENGTHS[3:4]) if short else (800, STRENGTHS)
     truth = shake()
 
     def fit(term: str = "", strength: float = 0.0) -> tuple[np.ndarray, float]:

@@ -98,9 +98,9 @@ def main(folder: str = ".", short: bool = False) -> float:
         metrics="accuracy", clip=clip_norm(1.0), threads=2,
     )  # fmt: skip
     started = time.perf_counter()
-    history = trainer.fit(Fresh(batches, 64), epochs=epochs, validation=(x, kinds))
+    history = trainer.fit(Fresh(batches, 64), epochs=epochs, batch_size=50, validation=(x, kinds))
     seconds = time.perf_counter() - started
-    scores = trainer.predict(x, 100)
+    scores = trainer.predict(x, 50)
     right = float((scores.argmax(1) == kinds).mean())
     print(f"{right:.1%} of new pictures right, after {seconds:.0f} s")
 

@@ -78,5 +78,6 @@ def linear_regions(source: Any, low: float = -3, high: float = 3, points: int = 
     sides = (low, high, low, high)
     axes.imshow(colour, cmap="Pastel1", extent=sides, origin="lower", interpolation="nearest")
     axes.contour(line, line, value, 12, colors="#1f4e79", linewidths=0.7)
-    axes.set_title(f"{len(known)} regions", fontsize=10)
+    axes.set_title(f"{len(known)} regions met by {points} x {points} points", fontsize=10)
+    axes.set(xlabel="first input", ylabel="second input")
     return figure

@@ -283,9 +283,10 @@ class Module(metaclass=_Declared):
             return {n: given[n] if isinstance(given[n], TensorType) else _type(given[n])
                     for n in names if n in given}  # fmt: skip
         if not least <= len(shapes) <= len(names):
+            whole = f", such as {shapes}" if all(type(s) is int for s in shapes) else ""
             raise IRError(
                 f"{type(self).__name__} takes {', '.join(names)}; "
-                f"{len(shapes)} shapes are given, wanted one for each"
+                f"{len(shapes)} shapes are given, wanted one for each{whole}"
             )
         return {n: _type(s) for n, s in zip(names, shapes, strict=False)}
 
