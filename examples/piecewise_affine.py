@@ -55,7 +55,7 @@ def main(folder: str = ".", short: bool = False) -> tuple[int, int]:
     borders = cnnir.regions_on_segment(graph, a, b)
     walked = walk(net, a, b)
     print(f"from corner to corner: {len(borders)} borders, by a fine walk {walked}")
-    figure = linear_regions(graph, -3.4, 3.4, 40 if short else 200)
+    figure = linear_regions(graph, -3.4, 3.4)
     for which, colour in ((0, "#0072B2"), (1, "#D55E00")):
         at = x[y == which]
         figure.axes[0].plot(*at.T, ".", color=colour, ms=4, label=f"spiral {which}")

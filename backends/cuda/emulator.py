@@ -11,16 +11,17 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from cnnir.backends.arrays import HOST
 from cnnir.backends.cache import DiskCache
 from cnnir.backends.cuda.launch import Launch
-from cnnir.backends.cuda.machine import Binary, Task
+from cnnir.backends.cuda.machine import Binary, Block, Task
 from cnnir.backends.cuda.prelude import PRELUDE
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.errors import BackendError
@@ -43,13 +44,17 @@ class Emulator:
         self, cache: DiskCache | None = None, last_first: bool = False, early: bool = False
     ) -> None:
         self._cache, self._schedule = cache, (int(last_first), int(early))
-        self._blocks: dict[int, np.ndarray] = {}
         self._faults: list[str] = []
         self.memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.name = "emulated"
+        self.place: Hashable = "emulated"
+        self.device, self.queue = (HOST, 0), 0
 
     def target(self, precision: str) -> CudaTarget:
         return CudaTarget("sm_80", precision, processors=4, emulated=True)
+
+    def another(self) -> Emulator:
+        return Emulator(self._cache, *map(bool, self._schedule))
 
     def load(self, texts: Mapping[str, str], launches: Mapping[str, Launch]) -> Binary:
         if not launches:
@@ -70,14 +75,14 @@ class Emulator:
             functions[name].restype = ctypes.c_char_p
         return Binary(functions, {}, len(binary))
 
-    def allocate(self, nbytes: int) -> int:
+    def allocate(self, nbytes: int) -> Block:
         raw = np.full(nbytes + 256, 0xFF, np.uint8)
-        address = raw.ctypes.data + -raw.ctypes.data % 256
-        self._blocks[address] = raw
-        return address
+        shift = -raw.ctypes.data % 256
 
-    def free(self, address: int) -> None:
-        del self._blocks[address]
+        def read(array: np.ndarray) -> None:
+            array.reshape(-1).view(np.uint8)[:] = raw[shift : shift + array.nbytes]
+
+        return Block(raw.ctypes.data + shift, nbytes, read)
 
     def staging(self, nbytes: int) -> np.ndarray:
         return np.empty(nbytes, np.uint8)
@@ -88,8 +93,14 @@ class Emulator:
     def download(self, array: np.ndarray, address: int) -> None:
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
+    def copy(self, to: int, source: int, nbytes: int) -> None:
+        ctypes.memmove(to, source, nbytes)
+
     def clear(self, address: int, nbytes: int) -> None:
         ctypes.memset(address, 0, nbytes)
+
+    def after(self, stream: int) -> None:
+        return
 
     def record(self, tasks: Sequence[Task]) -> Callable[[], None]:
         def run() -> None:
@@ -112,7 +123,7 @@ class Emulator:
             raise BackendError(f"an emulated kernel went wrong: {fault}")
 
     def close(self) -> None:
-        self._blocks.clear()
+        return
 
     def _launch(self, task: Task) -> None:
         launch = task.launch
