@@ -10,8 +10,8 @@ together, and after the permutation they have nothing to do with each other. Of 
 net was shown, right:
 
                   as they are   permuted
-    dense           96.7 %       96.7 %
-    convolutional   97.5 %       89.7 %
+    dense           95.6 %       96.1 %
+    convolutional   98.6 %       89.7 %
 
 Leaves permuted.png in the folder (the current one by default).
 """
