@@ -17,6 +17,7 @@ from cnnir import compile, load
 from cnnir.backends.cuda import build, build_on, nvrtc, print_graph
 from cnnir.backends.cuda.driver import Gpu
 from cnnir.backends.cuda.emulator import Emulator
+from cnnir.backends.cuda.plan import plan
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.errors import BackendError, IRError, LimitError, RuntimeError
 from cnnir.evaluate import evaluate
@@ -95,7 +96,7 @@ def test_architectures_compile_without_spills(name: str, precision: str):
     graph = load(LIGHT / f"light_{name}.onnx")
     optimise(graph)
     for arch in ("sm_80", "sm_90", "sm_90a"):
-        program = build(graph.clone(), arch=arch, precision=precision, cache=False)
+        program = build(graph.clone, arch=arch, precision=precision, cache=False)
         assert not any("spills" in note for note in program.plan.notes)
         for code, step in zip(program.emitted.codes, program.plan.steps, strict=True):
             for function, launch in code.launches:
@@ -183,8 +184,19 @@ def test_targets_that_are_none():
     for target in ("cpu:sm_90", "cuda-emu:sm_90", "gpu"):
         with pytest.raises(BackendError, match="there is no target"):
             compile(small_net(), target)
-    with pytest.raises(BackendError, match="wanted one of exact, tf32"):
+    with pytest.raises(BackendError, match="wanted one of default, exact, tf32"):
         CudaTarget("sm_90", precision="half")
+
+
+def test_precision_by_default_is_what_the_hardware_does_best():
+    kinds = {}
+    emulated = Emulator().target("default")
+    for target in (CudaTarget("sm_80"), CudaTarget("sm_90a", "exact"), emulated):
+        calls = plan(residual_net(), target).calls
+        kinds[target.name] = {call.kernel.kind for call in calls} - {"loops", "depthwise"}
+    assert kinds == {
+        "cuda:sm_80": {"gemm_tf32"}, "cuda:sm_90a": {"gemm_fma"}, "cuda-emu": {"gemm_fma"},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("missing", ["cuda", "cuda.bindings", "cuda.bindings.driver"])

@@ -26,6 +26,7 @@ LEVELS = {
     "cnnir.text": 3,
     "cnnir.evaluate": 3,
     "cnnir.gradient": 3,
+    "cnnir.hessian": 3.5,
     "cnnir.recompute": 2.5,
     "cnnir.rewrite": 3,
     "cnnir.records": 3.5,

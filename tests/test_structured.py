@@ -139,6 +139,20 @@ def test_rescaled_kernels_are_the_same_differential_operator() -> None:
         scaled(np.ones((1, 1, 4)), 1, 2)
 
 
+def test_kernels_are_differential_operators() -> None:
+    """w = b0 [0 1 0] + b1 [-1 0 1] / 2h + b2 [1 -2 1] / h^2, and products of these over axes."""
+    h, b = 0.5, RNG.standard_normal(3)
+    stencils = np.array([[0, 1, 0], [-0.5 / h, 0, 0.5 / h], [1 / h**2, -2 / h**2, 1 / h**2]])
+    found = cnnir.mathematics.differential_operator((b @ stencils)[None, None], h)
+    np.testing.assert_allclose(found[0, 0], b, atol=1e-13)
+    plane = kernels.laplacian(2, spacing=h) + 3 * kernels.sobel(0, normalised=True) / h
+    found = cnnir.mathematics.differential_operator(plane[None, None], h)[0, 0]
+    wanted = np.zeros((3, 3))
+    wanted[2, 0] = wanted[0, 2] = 1
+    wanted[1, 0], wanted[1, 2] = 3, 3 * h**2 / 4  # the blur along the other axis
+    np.testing.assert_allclose(found, wanted, atol=1e-13)
+
+
 def test_wrong_forms_are_refused() -> None:
     with pytest.raises(cnnir.IRError, match="wanted a multiple of 2 outputs"):
         nn.Structured(np.ones((5, 2)), 2)

@@ -39,15 +39,15 @@ def build(
     graph: Callable[[], Graph],
     threads: int | None = None,
     arch: str | None = None,
-    precision: str = "exact",
+    precision: str = "default",
     cache: str | os.PathLike[str] | bool | None = None,
 ) -> Program:
     """A program for a graph of fixed shapes, on the device at hand.
 
     graph: makes it. threads: of no meaning here. arch: compile for devices of this architecture,
-    such as sm_90a, without any being here; the program cannot run then. precision: "exact" or
-    "tf32", see CudaTarget. cache: where cubins are kept; False for nowhere, None for the user's
-    cache folder.
+    such as sm_90a, without any being here; the program cannot run then. precision: "exact",
+    "tf32" or "default", which is tf32, see CudaTarget. cache: where cubins are kept; False for
+    nowhere, None for the user's cache folder.
     Raises BackendError where packages, the driver or a device are missing.
     """
     kept = DiskCache.default(cache)
@@ -61,7 +61,7 @@ def build(
     return CompiledOnly(schedule, described, kept)
 
 
-def build_on(graph: Graph, machine: Machine, precision: str = "exact") -> CudaProgram:
+def build_on(graph: Graph, machine: Machine, precision: str = "default") -> CudaProgram:
     """A program on a machine, which becomes its own."""
     target = machine.target(precision)
     started = time.perf_counter()

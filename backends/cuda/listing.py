@@ -19,7 +19,7 @@ from cnnir.backends.cuda.target import CudaTarget
 from cnnir.ir import Graph
 
 
-def print_graph(graph: Graph, arch: str = "sm_90", precision: str = "exact") -> str:
+def print_graph(graph: Graph, arch: str = "sm_90", precision: str = "default") -> str:
     """The graph as CUDA C. Wants a graph after the passes, as some ops exist only as others."""
     schedule = plan(graph, CudaTarget(arch, precision))
     emitted = emit(schedule)
@@ -32,7 +32,7 @@ def listing(schedule: Schedule, emitted: Emitted, places: Places) -> str:
     return "\n".join([table, "", DEVICE, PRELUDE, *emitted.texts.values()])
 
 
-def kernel_texts(graph: Graph, arch: str = "sm_90", precision: str = "exact") -> dict[int, str]:
+def kernel_texts(graph: Graph, arch: str = "sm_90", precision: str = "default") -> dict[int, str]:
     """CUDA C of each node that a kernel computes, by the node's serial; without the prelude."""
     schedule = plan(graph, CudaTarget(arch, precision))
     texts = emit(schedule).texts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cnnir.errors import BackendError
 
-PRECISIONS = ("exact", "tf32", "f16", "bf16")
+PRECISIONS = ("default", "exact", "tf32", "f16", "bf16")
 LEAST = 80
 """Compute capability that the tuned kernels' instructions need, times ten."""
 
@@ -27,9 +27,10 @@ class CudaTarget:
 
     arch: str
     """Such as sm_90a: cubins run on devices of exactly this kind."""
-    precision: str = "exact"
+    precision: str = "default"
     """exact: products of f32 in f32. tf32: operands of products rounded to 10 bits of mantissa.
-    f16, bf16: operands of products, and images between kernels, in 16 bits."""
+    f16, bf16: operands of products, and images between kernels, in 16 bits. default becomes tf32
+    where tensor cores are, which is every architecture here, and exact where they are emulated."""
     processors: int = 132
     """Multiprocessors, each of which holds several blocks of threads."""
     emulated: bool = False
@@ -45,6 +46,8 @@ class CudaTarget:
             raise BackendError(
                 f"precision {self.precision!r}, wanted one of {', '.join(PRECISIONS)}"
             )
+        if self.precision == "default":
+            object.__setattr__(self, "precision", "exact" if self.emulated else "tf32")
 
     def gemm_seconds(
         self,

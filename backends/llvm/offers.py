@@ -18,6 +18,7 @@ from cnnir.backends.llvm.kernels import (
     conv_transpose,
     depthwise,
     direct_conv,
+    fft_conv,
     grouped_conv,
     matmul,
     phased_transpose,
@@ -32,7 +33,7 @@ from cnnir.backends.llvm.work import (
     Found,
     Offer,
     Work,
-    against_winograd,
+    against_transforms,
     filled,
     pool_spec,
     tiling_of,
@@ -44,6 +45,9 @@ __all__ = ["Offer", "Work", "offers", "predicted", "variants"]
 TILINGS, MEASURED, HOPELESS = 5, 8, 2.5
 """Tilings of a template, and candidates of a step, that are measured at most; and how often the
 best predicted time makes another candidate hopeless."""
+
+TRANSFORMS = (winograd, fft_conv)
+"""What computes a convolution by fewer products, and rounds differently."""
 
 
 def offers(work: Work, plain: bool, target: Target, lanes: int) -> tuple[list[Offer], list[str]]:
@@ -93,26 +97,34 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         ("depthwise", depthwise, spec),
         ("grouped_conv", grouped_conv, spec),
         ("winograd", winograd, spec),
+        ("fft_conv", fft_conv, replace(spec, plain=True)),
     ):
         reason = template.reject(wanted)
         if spec.pool and template in (depthwise, grouped_conv):
             reason = "it stores what it computes"
-        if template is winograd:
-            reason = reason or against_winograd(spec, target)
-            if work.constant(1) is None and not winograd_pack.can_pack(spec):
+        if template in TRANSFORMS:
+            reason = reason or against_transforms(spec, target)
+        if work.constant(1) is None:
+            if template is fft_conv:
+                reason = reason or "run-time weights"
+            elif template is winograd and not winograd_pack.can_pack(spec):
                 reason = reason or "run-time weights of several groups or slices"
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue
-        # cut for the threads by Winograd alone, which else would lose by it what it gains
-        tiling = tiling_of(template, wanted, target if template is winograd else alone)
+        # cut for the threads by transforms alone, which else would lose by it what they gain
+        tiling = tiling_of(template, wanted, target if template in TRANSFORMS else alone)
         seconds = predicted(template, wanted, target)
         if work.constant(1) is None:
             seconds += _packing(template, wanted, tiling, target)
-        if plain and not wanted.plain:
-            seconds += _blocking(wanted, target)
+        if plain != wanted.plain:
+            seconds += _blocking(spec.batch, spec.channels, spec.sizes, lanes, target)
+        blocked = template is not fft_conv
+        if blocked == work.leaves:
+            seconds += _blocking(spec.batch, spec.filters, spec.y_sizes, lanes, target)
         how = "plain" if wanted.plain else "blocked"
-        found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
+        roles = _roles(how, work.bias)
+        found.append(Offer(kind, template, wanted, tiling, seconds, blocked, roles))
     return found, rejected
 
 
@@ -134,10 +146,12 @@ def predicted(template: ModuleType, spec: Hashable, target: Target) -> float:
     return seconds
 
 
-def _blocking(spec: direct_conv.ConvSpec, target: Target) -> float:
-    """Seconds to put a row-major input into blocks of channels first."""
-    channels = spec.channels + spec.in_blocks * spec.lanes
-    return 4 * spec.batch * channels * prod(spec.sizes) / target.cached
+def _blocking(
+    batch: int, channels: int, sizes: tuple[int, ...], lanes: int, target: Target
+) -> float:
+    """Seconds to put a row-major activation into blocks of channels, or back."""
+    touched = channels + -(-channels // lanes) * lanes
+    return 4 * batch * touched * prod(sizes) / target.cached
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import networkx as nx
+
 from cnnir.errors import InputError
 from cnnir.ir import Graph, Node, Value
 from cnnir.mathematics.formulas import FORMULAS, Term, as_term, product
@@ -111,7 +113,8 @@ def chain_rule(source: Any, of: str | None = None, *shapes: Any) -> ChainRule:
         (of,) = names
     if of not in names:
         raise InputError(f"there is no output {of!r}; there is {', '.join(names)}")
-    order = _needed(graph, names[of])
+    needed = nx.ancestors(graph.nx, names[of].node) | {names[of].node}
+    order = [node for node in graph.order() if node in needed]
     called = _called(graph, order, names[of])
     lines, terms = [], _backward(order, called)
     for node in order:
@@ -122,16 +125,6 @@ def chain_rule(source: Any, of: str | None = None, *shapes: Any) -> ChainRule:
                 if back or value is names[of]:
                     lines.append(Line(called[value], node.sources, forward, back))
     return ChainRule(called[names[of]], lines)
-
-
-def _needed(graph: Graph, target: Value) -> list[Node]:
-    """The nodes that a value depends on, in order."""
-    needed, stack = {target.node}, [target.node]
-    while stack:
-        before = {v.node for v in stack.pop().operands if v is not None} - needed
-        needed |= before
-        stack.extend(before)
-    return [node for node in graph.order() if node in needed]
 
 
 def _called(graph: Graph, order: list[Node], target: Value) -> dict[Value, str]:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
 from cnnir.errors import InputError
@@ -94,8 +95,9 @@ class Piecewise:
         self.nodes = piecewise_nodes(probe)
         self._constants: dict[Value, np.ndarray] = {}
         self._seen: list[Value] = []
+        varied = nx.descendants(probe.nx, sole_input(probe).node) | {sole_input(probe).node}
         for value in dict.fromkeys(v for n in self.nodes for v in n.operands if v is not None):
-            if _depends(value, sole_input(probe)):
+            if value.node in varied:
                 self._seen.append(value)
             else:
                 self._constants[value] = constant_array(probe, value)
@@ -144,19 +146,6 @@ class Piecewise:
         else:
             found = evaluate(self._slopes, [x, direction], "f64")
         return self._constants | dict(zip(self._seen, found, strict=True))
-
-
-def _depends(value: Value, source: Value) -> bool:
-    """Whether a value depends on another."""
-    stack, seen = [value.node], {value.node}
-    while stack:
-        node = stack.pop()
-        if node is source.node:
-            return True
-        before = {v.node for v in node.operands if v is not None} - seen
-        seen |= before
-        stack.extend(before)
-    return False
 
 
 def _first_zero(now: np.ndarray, then: np.ndarray, above: np.ndarray) -> float:

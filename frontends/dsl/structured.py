@@ -20,6 +20,7 @@ from cnnir.errors import IRError
 from cnnir.frontends.dsl.convolution import conv
 from cnnir.frontends.dsl.initialisers import Initialiser, normal, ones, zeros
 from cnnir.frontends.dsl.module import Module
+from cnnir.frontends.dsl.stencils import laplacian
 from cnnir.frontends.dsl.tensor import Tensor, op
 from cnnir.frontends.dsl.windows import Boundary, Padding, Size, channels, check_image, entries
 
@@ -194,12 +195,7 @@ def symmetric_conv(size: int, filters: int | None = None, **options: Any) -> Str
 
 def laplacian_conv(filters: int | None = None, rank: int = 2, **options: Any) -> StructuredConv:
     """Multiples of the discrete Laplacian: 1 parameter a kernel."""
-    stencil = np.zeros((3,) * rank)
-    for axis in range(rank):
-        line = [1] * rank
-        for line[axis], term in ((0, 1), (1, -2), (2, 1)):
-            stencil[tuple(line)] += term
-    return StructuredConv(stencil.reshape(-1, 1), (3,) * rank, filters, **options)
+    return StructuredConv(laplacian(rank).reshape(-1, 1), (3,) * rank, filters, **options)
 
 
 class SeparableKernelConv(Module):

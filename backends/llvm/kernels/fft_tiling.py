@@ -1,0 +1,217 @@
+"""How FFT convolution cuts its work, and what that is predicted to cost.
+
+Overlap-save (see T. Stockham, High-speed convolution and correlation, 1966): a tile of n pixels
+gives n - span + 1 results, where a kernel spans `span` pixels. A single tile along an axis may be
+smaller than what its results see, where that wraps around onto padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from math import prod
+
+from cnnir.backends.llvm.kernels.fft import CYCLIC, REAL, Transform, cycles, radices
+from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target
+
+LARGEST = 512  # values of a transform along an axis, at most
+ITEM_COST = 500  # cycles to fetch a work item
+MULTIPLY = 9.0  # cycles of a vector of values: a complex product, its loads
+TURN = 14.0  # of a vector of complex values in a square that is turned round
+EDGE = 8.0  # to read a vector from the image, or to store one
+STREAM = 12  # bytes a cycle from beyond L2
+MEMORY = 5.5  # bytes a cycle from memory
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the work is cut."""
+
+    rows: int  # complex values along the first axis of a tile: each is two real ones
+    columns: int  # along the second
+    chunk: int  # filters of a group in a work item
+
+
+@dataclass(frozen=True)
+class Cut:
+    """An axis of results as tiles."""
+
+    results: int  # of a tile
+    tiles: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A ConvSpec of one or two axes as tiles of rows x columns complex values.
+
+    Of two axes the first is real, 2 rows long, and the second is as long as the columns. A single
+    axis of 2 rows columns real values is folded into a rectangle.
+    """
+
+    spec: ConvSpec
+    tiling: Tiling
+
+    @cached_property
+    def axes(self) -> list[Axis]:
+        return self.spec.axes()[3 - len(self.spec.sizes) :]
+
+    @cached_property
+    def sides(self) -> tuple[int, ...]:
+        """Pixels of a tile along each axis."""
+        rows, columns = self.tiling.rows, self.tiling.columns
+        return (2 * rows * columns,) if len(self.axes) == 1 else (2 * rows, columns)
+
+    @cached_property
+    def cuts(self) -> tuple[Cut, ...]:
+        """Along each axis; no results where a tile is too small."""
+        return tuple(_cut(axis, side) for axis, side in zip(self.axes, self.sides, strict=True))
+
+    @cached_property
+    def transforms(self) -> tuple[Transform, Transform]:
+        """Along rows' axis and columns'."""
+        return Transform(self.tiling.rows, REAL), Transform(self.tiling.columns, CYCLIC)
+
+    @property
+    def values(self) -> int:
+        """Complex numbers of a tile."""
+        return self.tiling.rows * self.tiling.columns
+
+    @property
+    def tiles(self) -> int:
+        return prod(cut.tiles for cut in self.cuts)
+
+    @property
+    def channels(self) -> int:
+        """Input channels in a group."""
+        return self.spec.channels // self.spec.groups
+
+    @property
+    def filters(self) -> int:
+        """Filters in a group."""
+        return self.spec.filters // self.spec.groups
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """What numbers a work item: group, chunk of its filters, image, tile along each axis."""
+        chunks = self.filters // self.tiling.chunk
+        return (self.spec.groups, chunks, self.spec.batch, *(cut.tiles for cut in self.cuts))
+
+    @property
+    def items(self) -> int:
+        return prod(self.extents)
+
+    @property
+    def panels(self) -> tuple[int, int]:
+        """Vectors along the columns, and along the rows."""
+        lanes = self.spec.lanes
+        return self.tiling.columns // lanes, self.tiling.rows // lanes
+
+    @property
+    def stored_panels(self) -> int:
+        """Vectors along the columns that hold results."""
+        if len(self.axes) == 1:
+            return self.panels[0]
+        return -(-self.cuts[1].results // self.spec.lanes)
+
+    @property
+    def twisted(self) -> bool:
+        """Whether rows and columns belong to one axis."""
+        return len(self.axes) == 1
+
+    @property
+    def scratch(self) -> int:
+        """Floats: transformed channels, two tiles on their way."""
+        return 2 * self.values * (self.channels + 2)
+
+    @property
+    def weights(self) -> int:
+        """Floats of transformed weights, all filters."""
+        return 2 * self.values * self.spec.filters * self.channels
+
+    @property
+    def tables(self) -> tuple[int, int, int]:
+        """Floats of factors: of the twist between the transforms, and of these. The twist is read
+        by vectors, so it comes first."""
+        rows, columns = (transform.table.size for transform in self.transforms)
+        return 2 * self.values if self.twisted else 0, rows, columns
+
+
+def _cut(axis: Axis, side: int) -> Cut:
+    """The tiles of an axis, as equal as they can be."""
+    span = axis.span(1)
+    wrapped = max(axis.begin + axis.size, axis.out + span - 1 - axis.begin, axis.out)
+    if side >= wrapped:
+        return Cut(axis.out, 1)
+    most = side - span + 1
+    if most < 1:
+        return Cut(0, 0)
+    tiles = -(-axis.out // most)
+    return Cut(-(-axis.out // tiles), tiles)
+
+
+def choose(spec: ConvSpec, target: Target) -> Tiling:
+    """The tile that is best on one core, its filters cut to suit the threads.
+
+    The tile decides how results are rounded, so it must not depend on the number of threads.
+    """
+    tile = _best(spec, replace(target, threads=1))
+    cuts = (replace(tile, chunk=chunk) for chunk in _chunks(spec))
+    return min(cuts, key=lambda t: (_run_cycles(spec, t, target), -t.chunk))
+
+
+def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
+    """Seconds on one core."""
+    return _run_cycles(spec, tiling, replace(target, threads=1)) / target.hz
+
+
+def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
+    """The choice, then other tiles, the best by prediction first."""
+    others = sorted(_tiles(spec), key=lambda t: _run_cycles(spec, t, target))
+    return list(dict.fromkeys((choose(spec, target), *others)))[:count]
+
+
+@lru_cache(maxsize=256)
+def _best(spec: ConvSpec, target: Target) -> Tiling:
+    return min(_tiles(spec), key=lambda t: (_run_cycles(spec, t, target), t.rows, t.columns))
+
+
+def _tiles(spec: ConvSpec) -> Iterator[Tiling]:
+    """Every tile that gives results."""
+    sizes = [n for n in range(spec.lanes, LARGEST + 1, spec.lanes) if radices(n) is not None]
+    for rows in sizes:
+        for columns in sizes:
+            tiling = Tiling(rows, columns, spec.filters // spec.groups)
+            if all(cut.results for cut in Geometry(spec, tiling).cuts):
+                yield tiling
+
+
+def _chunks(spec: ConvSpec) -> list[int]:
+    filters = spec.filters // spec.groups
+    return [n for n in range(1, filters + 1) if filters % n == 0]
+
+
+def _run_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
+    """Core time until the last thread is done."""
+    geometry = Geometry(spec, tiling)
+    turns = -(-geometry.items // target.threads) * target.threads
+    return turns * _item_cycles(geometry, target)
+
+
+def _item_cycles(g: Geometry, target: Target) -> float:
+    lanes, chunk = g.spec.lanes, g.tiling.chunk
+    rows, columns = (cycles(t.passes) / 2 for t in g.transforms)
+    vectors, stored = g.values / lanes, g.stored_panels * g.tiling.rows
+    turn = TURN + (MULTIPLY if g.twisted else 0)
+    into = vectors * (rows + columns + turn + EDGE)
+    product = vectors * MULTIPLY * g.channels
+    out = vectors * (columns + turn) + stored * (rows + EDGE)
+    weights = 8.0 * g.values * g.channels * chunk
+    tiles = g.tiles * g.spec.batch
+    moved = weights / tiles / MEMORY
+    if tiles > 1 and weights + 4 * g.scratch > target.l2:
+        moved += weights * (tiles - 1) / tiles / STREAM
+    if 4 * g.scratch > target.l2:
+        moved += 16.0 * g.values * (g.channels + chunk) / STREAM
+    work = g.channels * into + chunk * (product + out)
+    return ITEM_COST + work * 2 / target.fmas + moved
