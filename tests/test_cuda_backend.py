@@ -107,7 +107,7 @@ def test_architectures_compile_without_spills(name: str, precision: str, arch: s
     needs_nvrtc()
     graph = load(LIGHT / f"light_{name}.onnx")
     optimise(graph)
-    program = build(lambda: graph, arch=arch, precision=precision, cache=False)
+    program = build(graph.clone, arch=arch, precision=precision, cache=False)
     assert not any("spills" in note for note in program.plan.notes)
     for code, step in zip(program.emitted.codes, program.plan.steps, strict=True):
         for function, launch in code.launches:
@@ -121,7 +121,7 @@ def test_names_of_the_model_stay_in_comments():
     text = print_graph(g)
     for line in text.splitlines():
         assert "#error" not in line or line.startswith("//")
-        assert not line.endswith("\\") or "CN_WARP" in line or line.startswith("  ")
+        assert not line.endswith("\\") or line.startswith("#define") or line.startswith("  ")
     needs_nvrtc()
     assert nvrtc.cubin(text, "sm_90")[0]
 
@@ -204,7 +204,7 @@ def test_precision_by_default_is_what_the_hardware_does_best():
     emulated = Emulator().target("default")
     for target in (CudaTarget("sm_80"), CudaTarget("sm_90a", "exact"), emulated):
         calls = plan(residual_net(), target).calls
-        kinds[target.name] = {call.kernel.kind for call in calls} - {"loops"}
+        kinds[target.name] = {call.kernel.kind for call in calls} - {"loops", "depthwise"}
     assert kinds == {
         "cuda:sm_80": {"gemm_tf32"}, "cuda:sm_90a": {"gemm_fma"}, "cuda-emu": {"gemm_fma"},
     }  # fmt: skip

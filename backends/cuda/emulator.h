@@ -158,6 +158,11 @@ template <class Step> static void together(const void* which, void* mine, Step s
   for (int k = 0; k < 32; ++k) fibers[first + k].state = READY;
 }
 
+static void warp_barrier() {
+  static const char step = 0;
+  together(&step, nullptr, [](void**) {});
+}
+
 // ---- a launch
 
 static void begin() {
@@ -260,6 +265,47 @@ extern "C" void cn_schedule(int last_first, int early) {
 
 #define CN_SHARED(name) unsigned char* const name = emulator::shared
 #define __syncthreads() emulator::barrier()
+#define __syncwarp() emulator::warp_barrier()
+
+static inline unsigned short cn_to_bf16(float a) {  // to nearest, ties to even
+  const unsigned bits = __float_as_uint(a);
+  if (a != a) return (unsigned short)((bits | 0x400000u) >> 16);
+  return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+static inline float cn_from_f16(unsigned short h) {
+  const unsigned size = h & 0x7fffu, sign = (unsigned)(h & 0x8000u) << 16;
+  if (size >= 0x7c00u) return __uint_as_float(sign | 0x7f800000u | size << 13);
+  // the exponent field means 2^112 times more in f16; this holds for subnormals as well
+  const float finite = __uint_as_float(size << 13) * 5.192296858534828e+33f;
+  return __uint_as_float(sign | __float_as_uint(finite));
+}
+
+static inline unsigned short cn_to_f16(float a) {  // to nearest, ties to even
+  const unsigned bits = __float_as_uint(a), size = bits & 0x7fffffffu;
+  const unsigned sign = bits >> 16 & 0x8000u;
+  unsigned h = (size - ((112u << 23) - 0xfffu) + (size >> 13 & 1u)) >> 13;
+  // an f32 in [1/2, 1) has steps of 2^-24, those of a subnormal f16: adding rounds
+  if (size < 0x38800000u) h = __float_as_uint(__uint_as_float(size) + 0.5f) - 0x3f000000u;
+  if (size >= 0x47800000u) h = 0x7c00u;
+  if (size > 0x7f800000u) h = 0x7e00u;
+  return (unsigned short)(sign | h);
+}
+
+template <class T, int N>
+struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) cn_several { T at[N]; };
+
+template <int N, class T> static inline cn_several<T, N> cn_read(const T* from) {
+  if ((size_t)from % alignof(cn_several<T, N>)) emulator::fail("a misaligned read");
+  cn_several<T, N> values;
+  memcpy(&values, from, sizeof values);
+  return values;
+}
+
+template <int N, class T> static inline void cn_write(T* to, const cn_several<T, N>& values) {
+  if ((size_t)to % alignof(cn_several<T, N>)) emulator::fail("a misaligned write");
+  memcpy(to, &values, sizeof values);
+}
 
 template <class T> static inline T cn_exchange(T a, int other) {
   struct Mine { T value, got; int other; } mine = {a, a, other};
@@ -297,6 +343,11 @@ static inline void cn_load_matrices(unsigned (&r)[4], const void* row) {
   static const char step = 0;
   if ((size_t)row % 16) emulator::stop("a misaligned row of a matrix");
   emulator::together(&step, &mine, [](void** all) {
+    for (int m = 0; m < 32; m += 8) {  // eight rows that a device reads at once, from all banks
+      unsigned chunks = 0;
+      for (int k = m; k < m + 8; ++k) chunks |= 1u << ((size_t)((Mine*)all[k])->row / 16 & 7);
+      if (chunks != 255) emulator::fail("rows of a matrix lie in the same bank of shared memory");
+    }
     for (int k = 0; k < 32; ++k)
       for (int m = 0; m < 4; ++m)
         memcpy(((Mine*)all[k])->r + m, ((Mine*)all[8 * m + k / 4])->row + 4 * (k % 4), 4);
@@ -308,23 +359,37 @@ static inline unsigned cn_tf32(unsigned bits) {
   return bits & 0xffffe000u;
 }
 
-static inline void cn_multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+// c[16][8] += a[16][N] b[N][8]: a lane has N / 4 elements of a row of a at a time, read by `get`
+template <int N, class Get> static inline void cn_multiply(float (&c)[4], const unsigned (&a)[4],
+                                                           unsigned b0, unsigned b1, Get) {
   struct Mine { float* c; const unsigned* a; unsigned b[2]; } mine = {c, a, {b0, b1}};
   static const char step = 0;
   emulator::together(&step, &mine, [](void** all) {
-    float x[16][8], y[8][8];
-    for (int k = 0; k < 32; ++k) {
-      const Mine& lane = *(Mine*)all[k];
-      for (int r = 0; r < 4; ++r)
-        x[k / 4 + 8 * (r & 1)][k % 4 + 4 * (r >> 1)] = __uint_as_float(lane.a[r] & 0xffffe000u);
-      for (int r = 0; r < 2; ++r)
-        y[k % 4 + 4 * r][k / 4] = __uint_as_float(lane.b[r] & 0xffffe000u);
-    }
+    const int each = N / 8;  // elements in a register
+    float x[16][N], y[N][8];
+    for (int k = 0; k < 32; ++k)
+      for (int e = 0; e < each; ++e) {
+        const Mine& lane = *(Mine*)all[k];
+        const int at = k % 4 * each + e;
+        for (int r = 0; r < 4; ++r)
+          x[k / 4 + 8 * (r & 1)][at + N / 2 * (r >> 1)] = Get::element(lane.a[r], e);
+        for (int r = 0; r < 2; ++r) y[at + N / 2 * r][k / 4] = Get::element(lane.b[r], e);
+      }
     for (int k = 0; k < 32; ++k)
       for (int r = 0; r < 4; ++r) {
         const int row = k / 4 + 8 * (r >> 1), column = 2 * (k % 4) + (r & 1);
         float& sum = ((Mine*)all[k])->c[r];
-        for (int i = 0; i < 8; ++i) sum += x[row][i] * y[i][column];
+        for (int i = 0; i < N; ++i) sum += x[row][i] * y[i][column];
       }
   });
 }
+
+#define CN_MULTIPLY(type, n, value)                                                            \
+  struct cn_get_##type { static float element(unsigned bits, int e) { return value; } };       \
+  static inline void cn_multiply_##type(float (&c)[4], const unsigned (&a)[4], unsigned b0,    \
+                                        unsigned b1) {                                         \
+    cn_multiply<n>(c, a, b0, b1, cn_get_##type());                                             \
+  }
+CN_MULTIPLY(tf32, 8, __uint_as_float(bits & 0xffffe000u))
+CN_MULTIPLY(f16, 16, cn_from_f16(bits >> 16 * e))
+CN_MULTIPLY(bf16, 16, __uint_as_float(bits >> 16 * e << 16))

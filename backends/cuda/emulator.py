@@ -29,7 +29,9 @@ from cnnir.errors import BackendError
 HEADER = Path(__file__).with_name("emulator.h")
 COMPILERS = ("g++", "clang++", "c++")
 OPTIONS = ("-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC")
-TOGETHER = re.compile(r"__syncthreads|cn_warp_|cn_load_matrices|cn_multiply|cn_copy|CN_SHARED")
+TOGETHER = re.compile(
+    r"__syncthreads|cn_warp_|cn_load_matrices|cn_multiply|cn_copy|CN_SHARED|__syncwarp|cn_exchange"
+)
 """What threads do together; a kernel without any of it can do one thread after another."""
 
 
@@ -62,8 +64,8 @@ class Emulator:
         entries = [
             f"CN_ENTRY({name}, {int(bool(TOGETHER.search(text)))})"
             for name in launches
-            for start, text in texts.items()
-            if name.startswith(start)
+            for text in texts.values()
+            if f" {name}(" in text
         ]
         source = "\n".join([HEADER.read_text("utf-8"), PRELUDE, *texts.values(), *entries, ""])
         binary = _binary(source, self._cache)

@@ -7,17 +7,17 @@ choose. The templates in `kernels/` know shapes; nodes are the business of this 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from math import prod
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from cnnir.backends.cuda.epilogue import Epilogue
-from cnnir.backends.cuda.kernels import gemm_fma, gemm_tf32
+from cnnir.backends.cuda.kernels.depthwise import Depthwise
+from cnnir.backends.cuda.kernels.gemm_fma import FmaGemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
+from cnnir.backends.cuda.kernels.gemm_tensor import TensorGemm
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.fused import anchor_of, canonical, outer_values
@@ -25,11 +25,33 @@ from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
 
 
+class Template(Protocol):
+    """A tuned kernel for problems of one kind."""
+
+    kind: str
+    order: str
+    """Of constant weights: equal ones of a param share bytes."""
+    storage: str
+    """What x is stored as, where that is not its type."""
+
+    def reject(self, spec: Any) -> str | None:
+        """Why it cannot serve, or None."""
+
+    def choose(self, spec: Any, target: CudaTarget) -> tuple[Any, float]:
+        """The best tile, and the seconds that it is predicted to take."""
+
+    def pack(self, w: np.ndarray, spec: Any) -> np.ndarray:
+        """Constant weights as the kernel reads them."""
+
+    def emit(self, name: str, spec: Any, tile: Any, epilogue: Epilogue) -> Code:
+        """The kernel, and what else it needs."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """A template that can serve, with its tile and predicted time."""
 
-    template: ModuleType = field(repr=False)
+    template: Template = field(repr=False)
     spec: Any
     tile: Any
     seconds: float
@@ -37,13 +59,13 @@ class Offer:
     """Whether the result is images with channels last, else row-major."""
     operands: tuple[tuple[Value, str], ...] = field(repr=False)
     """(value, how): channels last, plain, or packed by the template."""
-    weights: Callable[[np.ndarray], np.ndarray] = field(repr=False, default=np.asarray)
-    """Constant weights as [filter, channel, *kernel]."""
+    weights: Callable[[np.ndarray, Any], np.ndarray] = field(repr=False)
+    """Constant weights as [filter, channel, *kernel] of the spec."""
 
     @property
     def kind(self) -> str:
         """The template's name."""
-        return str(self.template.KIND)
+        return self.template.kind
 
     @property
     def why(self) -> str:
@@ -53,12 +75,11 @@ class Offer:
     @property
     def packing(self) -> str:
         """The order in which constant weights are wanted: equal ones of a param share bytes."""
-        return f"{self.template.ORDER}, {self.spec.groups} groups"
+        return f"{self.template.order}, {self.spec.groups} groups of {self.spec.group_channels}"
 
     def pack(self, array: np.ndarray) -> np.ndarray:
         """Constant weights in the template's order."""
-        packed: np.ndarray = self.template.pack(self.weights(array), self.spec)
-        return packed
+        return self.template.pack(self.weights(array, self.spec), self.spec)
 
 
 @dataclass(frozen=True)
@@ -83,9 +104,10 @@ class TemplateKernel:
         return (*shape, fused, tuple(map(str, (*self.layouts, self.result))))
 
     def emit(self, name: str, target: CudaTarget) -> Code:
-        epilogue = Epilogue(self.node, anchor_of(self.node), self.extra, self.layouts, self.result)
-        code: Code = self.offer.template.emit(name, self.offer.spec, self.offer.tile, epilogue)
-        return code
+        offer, anchor = self.offer, anchor_of(self.node)
+        bias = offer.spec.bias
+        epilogue = Epilogue(self.node, anchor, self.extra, self.layouts, self.result, bias)
+        return offer.template.emit(name, offer.spec, offer.tile, epilogue)
 
 
 Found = tuple[list[Offer], list[str]]
@@ -139,7 +161,25 @@ def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -
         bias=bool(rest and rest[0] is not None),
     )
     bias = [(rest[0], "plain")] if spec.bias else []
-    return _products(spec, ((x, "channels last"), (w, "packed"), *bias), True, target)
+    given = ((x, "channels last"), (w, "packed"), *bias)
+    return _products(_whole_vectors(spec, x, target), given, True, target, _with_channels)
+
+
+def _whole_vectors(spec: GemmSpec, x: Value, target: CudaTarget) -> GemmSpec:
+    """More channels, of zeros, where x has to be copied anyway: tensor cores want them by fours.
+
+    Operands of 16 bits come two at a time at least, so an odd number is worth a copy too.
+    """
+    copied = x.node.kind == "input" or (target.storage and spec.channels % 2)
+    if target.precision == "exact" or spec.groups > 1 or not copied:
+        return spec
+    return replace(spec, channels=-(-spec.channels // 4) * 4)
+
+
+def _with_channels(w: np.ndarray, spec: GemmSpec) -> np.ndarray:
+    """Weights [f, c, *kernel] with zeros for channels that x has in addition."""
+    more = spec.group_channels - w.shape[1]
+    return np.pad(w, [(0, 0), (0, more)] + [(0, 0)] * (w.ndim - 2))
 
 
 def _matmul(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
@@ -162,7 +202,7 @@ def _matmul(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget)
         packed=constant,
     )
     how = "packed" if constant else "plain"
-    return _products(spec, ((x, "plain"), (w, how)), False, target, np.transpose)
+    return _products(spec, ((x, "plain"), (w, how)), False, target, lambda w, _: w.T)
 
 
 def _products(
@@ -170,16 +210,27 @@ def _products(
     operands: tuple[tuple[Value, str], ...],
     channels_last: bool,
     target: CudaTarget,
-    weights: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    weights: Callable[[np.ndarray, GemmSpec], np.ndarray],
 ) -> Found:
-    if reason := spec.reject():
-        return [], [f"{gemm_fma.KIND}: {reason}"]
-    offer = partial(Offer, channels_last=channels_last, operands=operands, weights=weights)
-    if target.precision == "tf32" and (reason := gemm_tf32.reject(spec)) is None:
-        return [offer(gemm_tf32, spec, *gemm_tf32.choose(spec, target))], []
-    rejected = [f"{gemm_tf32.KIND}: {reason or 'precision exact'}"]
-    return [offer(gemm_fma, spec, *gemm_fma.choose(spec, target))], rejected
+    """weights: those of the node as [filter, channel, *kernel] of the spec."""
+    rejected = ["tensor cores: precision exact"] if target.precision == "exact" else []
+    for template in _TEMPLATES[target.precision]:
+        if reason := template.reject(spec):
+            rejected.append(f"{template.kind}: {reason}")
+            continue
+        tile, seconds = template.choose(spec, target)
+        offer = Offer(template, spec, tile, seconds, channels_last, operands, weights)
+        return [offer], rejected
+    return [], rejected
 
+
+_FMA = FmaGemm()
+_TEMPLATES: dict[str, tuple[Template, ...]] = {
+    "exact": (_FMA, Depthwise()),
+    "tf32": (TensorGemm("tf32"), _FMA, Depthwise()),
+    **{short: (TensorGemm(short), _FMA, Depthwise(short)) for short in ("f16", "bf16")},
+}
+"""Templates for products by precision, best first."""
 
 _MAKERS: dict[str, Callable[[Graph, Node, list[Any], CudaTarget], Found]] = {
     "conv": _conv,
