@@ -18,6 +18,7 @@ from cnnir.backends.cuda.layout import ChannelsLast, Plain
 from cnnir.backends.cuda.schedule import PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.cuda.templates import Found, Offer, TemplateKernel, offers
+from cnnir.backends.cuda.tuning import Tuning
 from cnnir.backends.fused import anchor_of, described, epilogue_inputs, step_of
 from cnnir.backends.planner import Planner
 from cnnir.ir import Graph, Node, Value
@@ -28,9 +29,12 @@ from cnnir.ops import Elementwise
 PLAIN = Plain()
 
 
-def plan(graph: Graph, target: CudaTarget) -> Schedule:
-    """Choose a kernel and layouts for every node of an optimised graph."""
-    planner = _Planner(graph, target)
+def plan(graph: Graph, target: CudaTarget, tuning: Tuning | None = None) -> Schedule:
+    """Choose a kernel and layouts for every node of an optimised graph.
+
+    tuning: what has been measured, and where to note what should be; None goes by predictions.
+    """
+    planner = _Planner(graph, target, tuning)
     for node in graph.order():
         if node.op is not None:
             planner.node(node)
@@ -39,9 +43,9 @@ def plan(graph: Graph, target: CudaTarget) -> Schedule:
 
 
 class _Planner(Planner):
-    def __init__(self, graph: Graph, target: CudaTarget) -> None:
+    def __init__(self, graph: Graph, target: CudaTarget, tuning: Tuning | None) -> None:
         super().__init__(graph, target, PLAIN)
-        self.target = target
+        self.target, self.tuning = target, tuning
         self.wider: dict[Value, Value] = {}
         """Images with more channels, of zeros."""
         nodes = [node for node in graph.order() if node.op is not None]
@@ -83,6 +87,9 @@ class _Planner(Planner):
         kernel = TemplateKernel(offer, node, layout, tuple(extra), tuple(s.layout for s in slots))
         step = step_of(node, offer.kind, layout, rejected)
         step.reason = offer.why
+        if self.tuning is not None:
+            writes = [Slot(value, layout) for value in node.results]
+            kernel, step.reason = self.tuning.best(kernel, [*reads, *slots, *writes])
         self.emit(kernel, [*reads, *slots], node, layout, step)
 
     # ---- layouts

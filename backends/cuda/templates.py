@@ -40,6 +40,9 @@ class Template(Protocol):
     def choose(self, spec: Any, target: CudaTarget) -> tuple[Any, float]:
         """The best tile, and the seconds that it is predicted to take."""
 
+    def ranked(self, spec: Any, target: CudaTarget) -> list[tuple[Any, float]]:
+        """All tiles worth considering, as `choose` gives them, the best first."""
+
     def pack(self, w: np.ndarray, spec: Any) -> np.ndarray:
         """Constant weights as the kernel reads them."""
 
@@ -72,6 +75,11 @@ class Offer:
         """The reason to take it."""
         return f"predicted {self.seconds * 1e6:.1f} us"
 
+    def variants(self, target: CudaTarget, most: int) -> list[Offer]:
+        """The same with other tiles, the best first."""
+        ranked = self.template.ranked(self.spec, target)
+        return [replace(self, tile=tile, seconds=seconds) for tile, seconds in ranked[:most]]
+
     @property
     def packing(self) -> str:
         """The order in which constant weights are wanted: equal ones of a param share bytes."""
@@ -99,9 +107,14 @@ class TemplateKernel:
 
     @property
     def key(self) -> Hashable:
-        shape = (self.offer.kind, repr(self.offer.spec), repr(self.offer.tile))
+        return (self.problem, repr(self.offer.tile))
+
+    @property
+    def problem(self) -> Hashable:
+        """All that the code depends on but the tile."""
         fused = canonical(self.node) if self.node is not anchor_of(self.node) else ""
-        return (*shape, fused, tuple(map(str, (*self.layouts, self.result))))
+        layouts = tuple(map(str, (*self.layouts, self.result)))
+        return (self.offer.kind, repr(self.offer.spec), fused, layouts)
 
     def emit(self, name: str, target: CudaTarget) -> Code:
         offer, anchor = self.offer, anchor_of(self.node)
