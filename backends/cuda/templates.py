@@ -23,6 +23,7 @@ from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.fused import anchor_of, canonical, outer_values
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
+from cnnir.ops.boundary import ZERO, reads
 
 
 class Template(Protocol):
@@ -159,7 +160,10 @@ def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -
         given = tuple(values) or (default,) * rank
         return (default, *given) if rank == 1 else given  # type: ignore[return-value]
 
-    begins = (tuple(attrs["padding"]) or (0,) * 2 * rank)[:rank]
+    border = tuple(attrs["padding"]) or (0,) * 2 * rank
+    if set(reads(attrs["boundary"], border)) != {ZERO}:
+        return [], [f"boundary {', '.join(attrs['boundary'])}, templates have zeros"]
+    begins = border[:rank]
     spec = GemmSpec(
         images=x.type.shape[0],
         channels=x.type.shape[1],
