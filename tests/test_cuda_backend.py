@@ -86,7 +86,7 @@ def test_a_small_net_compiles_for_devices_that_are_not_here(arch: str):
         executable(np.zeros((2, 3, 11, 9), np.float32))
 
 
-@pytest.mark.parametrize("precision", ["exact", "tf32"])
+@pytest.mark.parametrize("precision", ["exact", "tf32", "f16"])
 @pytest.mark.parametrize(
     "name",
     ["squeezenet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet50", "shufflenet"))],

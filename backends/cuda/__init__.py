@@ -46,8 +46,8 @@ def build(
 
     graph: makes it. threads: of no meaning here. arch: compile for devices of this architecture,
     such as sm_90a, without any being here; the program cannot run then. precision: "exact",
-    "tf32" or "default", which is tf32, see CudaTarget. cache: where cubins are kept; False for
-    nowhere, None for the user's cache folder.
+    "tf32", "f16", "bf16" or "default", which is tf32, see CudaTarget. cache: where cubins are
+    kept; False for nowhere, None for the user's cache folder.
     Raises BackendError where packages, the driver or a device are missing.
     """
     kept = DiskCache.default(cache)
