@@ -16,6 +16,7 @@ from cnnir.backends.cuda.kernels.gemm import Gemm, Tile
 from cnnir.backends.cuda.kernels.gemm_fma import FmaGemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
 from cnnir.backends.cuda.kernels.gemm_tensor import TensorGemm, rounded
+from cnnir.backends.cuda.kernels.gemm_warpgroup import WarpgroupGemm
 from cnnir.backends.cuda.layout import ChannelsLast, Plain, stored
 from cnnir.backends.cuda.schedule import Code
 from cnnir.evaluate import evaluate_node
@@ -107,7 +108,7 @@ class Conv:
             rng.standard_normal(v.type.shape).astype(np.float32) for v in self.node.operands if v
         )
         taken = [kept(x, template.storage or template.dtype), kept(w, template.dtype)]
-        (want,) = evaluate_node(self.node, [*taken, b], "f64")
+        (want,) = evaluate_node(self.node, [a.astype(np.float64) for a in (*taken, b)], "f64")
         return [x, w, b], want
 
     def run(
@@ -149,4 +150,8 @@ def tiles(template: Gemm, splits: int = 1) -> Iterator[Tile]:
         yield replace(tile, splits=splits)
 
 
-TEMPLATES = (FmaGemm(), *map(TensorGemm, ("tf32", "f16", "bf16")))
+TEMPLATES: tuple[Gemm, ...] = (
+    FmaGemm(),
+    *map(TensorGemm, ("tf32", "f16", "bf16")),
+    *map(WarpgroupGemm, ("f16", "bf16")),
+)

@@ -11,11 +11,14 @@ from gemm_harness import SCHEDULES, TEMPLATES, conv, tiles
 from samples import assert_close
 
 from cnnir import compile
+from cnnir.backends.cuda import build_on
 from cnnir.backends.cuda.build import compiled
+from cnnir.backends.cuda.emulator import Emulator
 from cnnir.backends.cuda.kernels.gemm import Gemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
 from cnnir.backends.cuda.kernels.gemm_tensor import rounded
 from cnnir.backends.cuda.target import CudaTarget
+from cnnir.backends.cuda.templates import offers
 from cnnir.errors import BackendError
 from cnnir.evaluate import evaluate
 from cnnir.ir import Graph
@@ -75,7 +78,7 @@ def test_resources(arch: str):
     """No tile spills, and a multiprocessor's registers and shared memory hold a block of each."""
     needs_nvrtc()
     texts, launches = {}, {}
-    for template in TEMPLATES:
+    for template in (t for t in TEMPLATES if runs_on(t, arch)):
         for number, tile in enumerate(tiles(template, splits=2)):
             name = f"{template.kind}_{number}"
             code = SHAPES["lopsided"].code(template, tile, name)
@@ -86,7 +89,13 @@ def test_resources(arch: str):
     for name, launch in launches.items():
         assert not used[name].spilled_bytes, name
         assert used[name].registers * launch.threads <= 65536, name
-        assert launch.shared_bytes <= 99 << 10 and launch.threads <= 1024, name
+        most = 227 << 10 if name.startswith("wgmma") else 99 << 10
+        assert launch.shared_bytes <= most and launch.threads <= 1024, name
+
+
+def runs_on(template: Gemm, arch: str) -> bool:
+    """Whether the architecture has the template's instructions."""
+    return arch == "sm_90a" or not template.kind.startswith("wgmma")
 
 
 # ---- faults that the emulator must find, under one schedule at least
@@ -118,6 +127,26 @@ FAULTS = {
         "sums that are taken too early": ("    __syncwarp();\n#pragma", "#pragma"),
         "sums that are replaced too early": ("    __syncwarp();\n  }\n}", "  }\n}"),
     },
+    "wgmma_f16": {
+        "no barrier in the loop": ("    __syncthreads();  // it", "    // it"),
+        "a wait too short": ("cn_wait_groups<AHEAD - 1>", "cn_wait_groups<AHEAD>"),
+        "copies that are not shown": ("    cn_show_copies();\n", ""),
+        "copies shown too late": (
+            "    cn_show_copies();\n    __syncthreads(); ",
+            "    __syncthreads(); cn_show_copies();",
+        ),
+        "a wait for products too short": ("cn_wait_products<1>", "cn_wait_products<2>"),
+        "no wait for the last products": ("  cn_wait_products<0>();\n", ""),
+        "products that nobody ends": ("    cn_end_products();\n", ""),
+        "products that nobody begins": ("    cn_begin_products();\n", ""),
+        "a stage that is being multiplied is filled": ("AHEAD = STAGES - 2", "AHEAD = STAGES - 1"),
+        "rows that are not permuted": ("chunk ^ (row & 7)", "chunk"),
+        "the rows of another warpgroup": (" + warp / 4 * 64 * ROW", ""),
+        "half a warpgroup multiplies": ("      cn_products_", "      if (warp < 2) cn_products_"),
+        "rows that differ by warp": ("cn_rows(ws + 32 * k)", "cn_rows(ws + 32 * (k ^ warp & 1))"),
+        "the wrong operands": ("cn_products_f16", "cn_products_bf16"),
+        "rows that are none": ("row >= ROWS || ", ""),
+    },
 }  # fmt: skip
 
 
@@ -132,7 +161,9 @@ def test_faults_are_found(kind: str, fault: str):
         work = SHAPES["1x1"]  # one tile of terms, several of columns
     elif "behind" in fault:
         work = conv(1, 8, (5, 5), 20)
-    tile = next(t for t in tiles(template) if t.bm == 64)
+    elif kind == "wgmma_f16":  # more tiles of terms than stages, rows for two warpgroups
+        work = conv(1, 48, (13, 11), 40, (3, 3), padding=(1, 1, 1, 1))
+    tile = next(t for t in tiles(template) if (t.bm, t.bn) in ((64, 64), (128, 64)))
     code = work.code(template, tile)
     right, wrong = FAULTS[kind][fault]
     assert right in code.text
@@ -158,7 +189,7 @@ def test_results_of_16_bits(name: str):
         assert work.run(template, code, storage="f16") < 2.0**-11
 
 
-@pytest.mark.parametrize("template", TEMPLATES[:3], ids=lambda t: t.kind)
+@pytest.mark.parametrize("template", [*TEMPLATES[:3], TEMPLATES[4]], ids=lambda t: t.kind)
 def test_golden_text(template: Gemm, request: pytest.FixtureRequest):
     code = SHAPES["3x3"].code(template, next(tiles(template, splits=2)), template.kind)
     file = GOLDEN / f"{template.kind}.cu"
@@ -274,6 +305,39 @@ def test_what_is_rejected(spec: GemmSpec, reason: str):
     assert all(template.reject(spec) == spec.reject() for template in TEMPLATES)
 
 
+def test_warpgroups_are_for_large_tiles_of_sm_90a():
+    large = conv(32, 256, (28, 28), 256, (3, 3), padding=(1, 1, 1, 1))
+    small = conv(1, 32, (5, 5), 32)
+    for work, arch, kind in (
+        (large, "sm_90a", "wgmma_f16"),
+        (large, "sm_90", "gemm_f16"),
+        (small, "sm_90a", "gemm_f16"),
+    ):
+        g = Graph()
+        x, w, _ = (v.type for v in work.node.operands)
+        weights = g.param("w", np.ones(w.shape, np.float32))
+        y = g.add("conv", g.input(x, "x"), weights, **work.node.attrs)
+        g.output(y)
+        found, _ = offers(g, y.node, CudaTarget(arch, "f16"))
+        assert found[0].kind == kind and len(found) == 1 + (arch == "sm_90a")
+
+
+def test_a_net_on_warpgroups():
+    needs_compiler()
+    rng = np.random.default_rng(7)
+    g = Graph()
+    x = g.input(TensorType("f32", (1, 16, 20, 20)), "x")
+    a, b = (rng.standard_normal((128, c, k, k)) / k / c**0.5 for c, k in ((16, 3), (128, 1)))
+    y = g.add("conv", x, g.param("a", a.astype(np.float32)), padding=(1, 1, 1, 1))
+    z = g.add("conv", g.add("relu", y), g.param("b", b.astype(np.float32)))
+    g.output(g.add("tanh", g.add("add", y, z)))
+    program = build_on(g, Emulator(arch="sm_90a"), "f16")
+    assert [step.kernel for step in program.plan.steps].count("wgmma_f16") == 2
+    images = rng.standard_normal((1, 16, 20, 20)).astype(np.float32)
+    want = evaluate(g, [images.astype(np.float64)], "f64")[0]
+    assert np.abs(program.run([images])[0] - want).max() <= 2e-3 * np.abs(want).max()
+
+
 def test_odd_channels_of_16_bits_are_rejected():
     odd = conv(1, 5, (4, 4), 8).spec
-    assert [bool(t.reject(odd)) for t in TEMPLATES] == [False, False, True, True]
+    assert [bool(t.reject(odd)) for t in TEMPLATES] == [False, False, True, True, True, True]

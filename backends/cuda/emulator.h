@@ -34,6 +34,7 @@ namespace emulator {
 
 enum State { READY, AT_BARRIER, IN_WARP, DONE };
 const int STACK = 96 << 10, MOST_THREADS = 1024, MOST_COPIES = 512, GUARD = 256;
+const int MOST_SHARED = 256 << 10;
 
 struct Copy { void* to; const void* from; int bytes; bool wanted; int group; };
 
@@ -47,13 +48,14 @@ struct Fiber {
   int waiting, groups;
 };
 
-struct Warp { unsigned arrived, members; const void* step; };
+struct Group { int arrived, members; const void* step; };  // a warp, or a warpgroup of four
 
 static Fiber* fibers;
-static Warp warps[MOST_THREADS / 32];
+static Group warps[MOST_THREADS / 32], warpgroups[MOST_THREADS / 128];
 static char* stacks;
 static unsigned char* shared;
 static int count, running, alive, at_barrier, shared_bytes;
+static unsigned short unseen[MOST_SHARED / 16];  // who copied 16 bytes that no fence has shown
 static bool last_first, early;  // which thread runs ahead; copies at once
 static char fault[200];
 static void (*entry)(void**);
@@ -141,26 +143,26 @@ static void barrier() {
   if (fibers[running].state != READY) leave(fibers[running]);
 }
 
-// The last lane of a warp to arrive does the step for all: `all` has what each lane brought.
-template <class Step> static void together(const void* which, void* mine, Step step) {
-  const int first = running & ~31;
-  Warp& warp = warps[first / 32];
-  if (warp.arrived && warp.step != which) stop("lanes of one warp take different common steps");
-  warp.step = which;
-  warp.arrived |= 1u << (running & 31);
+// The last of N threads, a warp or a warpgroup, to arrive does the step for all: `all` has what each
+// of them brought.
+template <int N, class Step> static void together(const void* which, void* mine, Step step) {
+  const int first = running / N * N;
+  Group& group = N == 32 ? warps[first / N] : warpgroups[first / N];
+  if (group.arrived && group.step != which) stop("lanes of one warp take different common steps");
+  group.step = which;
   fibers[running].operands = mine;
-  if (warp.arrived != warp.members) return rest(IN_WARP);
-  if (warp.members != ~0u) stop("a common step in a warp of fewer than 32 threads");
-  void* all[32];
-  for (int k = 0; k < 32; ++k) all[k] = fibers[first + k].operands;
+  if (++group.arrived != group.members) return rest(IN_WARP);
+  if (group.members != N) stop("a common step in a warp of fewer than 32 threads");
+  void* all[N];
+  for (int k = 0; k < N; ++k) all[k] = fibers[first + k].operands;
   step(all);
-  warp.arrived = 0;
-  for (int k = 0; k < 32; ++k) fibers[first + k].state = READY;
+  group.arrived = 0;
+  for (int k = 0; k < N; ++k) fibers[first + k].state = READY;
 }
 
 static void warp_barrier() {
   static const char step = 0;
-  together(&step, nullptr, [](void**) {});
+  together<32>(&step, nullptr, [](void**) {});
 }
 
 // ---- a launch
@@ -169,7 +171,8 @@ static void begin() {
   entry(arguments);
   Fiber& f = fibers[running];
   --alive;
-  if (warps[running / 32].arrived) fail("a thread ends while its warp waits in a common step");
+  if (warps[running / 32].arrived || warpgroups[running / 128].arrived)
+    fail("a thread ends while its warp waits in a common step");
   f.state = DONE;
   release_barrier();
   leave(f);
@@ -183,10 +186,15 @@ static int next_ready() {
   return -1;
 }
 
+static void (*at_block)();  // what else begins anew with a block
+
 static void run_block(Three size) {
+  if (at_block) at_block();
   memset(shared, 0xff, shared_bytes);
   memset(shared + shared_bytes, 0xfb, GUARD);
   memset(warps, 0, sizeof warps);
+  memset(warpgroups, 0, sizeof warpgroups);
+  memset(unseen, 0, shared_bytes / 16 * sizeof *unseen);
   alive = count;
   at_barrier = 0;
   for (int k = 0; k < count; ++k) {
@@ -194,7 +202,8 @@ static void run_block(Three size) {
     f.id = {k % size.x, k / size.x % size.y, k / (size.x * size.y)};
     f.state = READY;
     f.waiting = f.groups = 0;
-    warps[k / 32].members |= 1u << k % 32;
+    ++warps[k / 32].members;
+    ++warpgroups[k / 128].members;
     prepare(f, stacks + (size_t)k * STACK, begin);
   }
   while (alive && !fault[0]) {
@@ -245,6 +254,7 @@ template <class... P> static inline void spread(void (*kernel)(P...), void** a) 
 }
 
 static void land(Copy& copy) {
+  unseen[((unsigned char*)copy.to - shared) / 16 % (MOST_SHARED / 16)] = running + 1;
   if (copy.wanted) memcpy(copy.to, copy.from, copy.bytes);
   else memset(copy.to, 0, copy.bytes);
 }
@@ -310,7 +320,7 @@ template <int N, class T> static inline void cn_write(T* to, const cn_several<T,
 template <class T> static inline T cn_exchange(T a, int other) {
   struct Mine { T value, got; int other; } mine = {a, a, other};
   static const char step = 0;
-  emulator::together(&step, &mine, [](void** all) {
+  emulator::together<32>(&step, &mine, [](void** all) {
     for (int k = 0; k < 32; ++k) {
       Mine* me = (Mine*)all[k];
       me->got = ((Mine*)all[k ^ me->other])->value;
@@ -342,7 +352,7 @@ static inline void cn_load_matrices(unsigned (&r)[4], const void* row) {
   struct Mine { const char* row; unsigned* r; } mine = {(const char*)row, r};
   static const char step = 0;
   if ((size_t)row % 16) emulator::stop("a misaligned row of a matrix");
-  emulator::together(&step, &mine, [](void** all) {
+  emulator::together<32>(&step, &mine, [](void** all) {
     for (int m = 0; m < 32; m += 8) {  // eight rows that a device reads at once, from all banks
       unsigned chunks = 0;
       for (int k = m; k < m + 8; ++k) chunks |= 1u << ((size_t)((Mine*)all[k])->row / 16 & 7);
@@ -364,7 +374,7 @@ template <int N, class Get> static inline void cn_multiply(float (&c)[4], const 
                                                            unsigned b0, unsigned b1, Get) {
   struct Mine { float* c; const unsigned* a; unsigned b[2]; } mine = {c, a, {b0, b1}};
   static const char step = 0;
-  emulator::together(&step, &mine, [](void** all) {
+  emulator::together<32>(&step, &mine, [](void** all) {
     const int each = N / 8;  // elements in a register
     float x[16][N], y[N][8];
     for (int k = 0; k < 32; ++k)

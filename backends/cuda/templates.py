@@ -6,7 +6,7 @@ choose. The templates in `kernels/` know shapes; nodes are the business of this 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from cnnir.backends.cuda.kernels.depthwise import Depthwise
 from cnnir.backends.cuda.kernels.gemm_fma import FmaGemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
 from cnnir.backends.cuda.kernels.gemm_tensor import TensorGemm
+from cnnir.backends.cuda.kernels.gemm_warpgroup import WarpgroupGemm
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.fused import anchor_of, canonical, outer_values
@@ -231,23 +232,33 @@ def _products(
 ) -> Found:
     """weights: those of the node as [filter, channel, *kernel] of the spec."""
     rejected = ["tensor cores: precision exact"] if target.precision == "exact" else []
-    for template in _TEMPLATES[target.precision]:
-        if reason := template.reject(spec):
-            rejected.append(f"{template.kind}: {reason}")
-            continue
-        tile, seconds = template.choose(spec, target)
-        offer = Offer(template, spec, tile, seconds, channels_last, operands, weights)
-        return [offer], rejected
+    for templates in _by_preference(target):
+        found = []
+        for template in templates:
+            if reason := template.reject(spec):
+                rejected.append(f"{template.kind}: {reason}")
+                continue
+            tile, seconds = template.choose(spec, target)
+            found.append(Offer(template, spec, tile, seconds, channels_last, operands, weights))
+        if found:
+            return found, rejected
     return [], rejected
 
 
-_FMA = FmaGemm()
-_TEMPLATES: dict[str, tuple[Template, ...]] = {
-    "exact": (_FMA, Depthwise()),
-    "tf32": (TensorGemm("tf32"), _FMA, Depthwise()),
-    **{short: (TensorGemm(short), _FMA, Depthwise(short)) for short in ("f16", "bf16")},
-}
-"""Templates for products by precision, best first."""
+_FMA, _DEPTHWISE = FmaGemm(), {storage: Depthwise(storage) for storage in ("", "f16", "bf16")}
+_TENSOR = {precision: TensorGemm(precision) for precision in ("tf32", "f16", "bf16")}
+_WARPGROUP = {precision: WarpgroupGemm(precision) for precision in ("f16", "bf16")}
+
+
+def _by_preference(target: CudaTarget) -> Iterator[tuple[Template, ...]]:
+    """Templates for products; of several that are as good the predicted time decides."""
+    if target.arch == "sm_90a" and target.precision in _WARPGROUP:
+        yield _WARPGROUP[target.precision], _TENSOR[target.precision]
+    elif target.precision in _TENSOR:
+        yield (_TENSOR[target.precision],)
+    yield (_FMA,)
+    yield (_DEPTHWISE[target.storage],)
+
 
 _MAKERS: dict[str, Callable[[Graph, Node, list[Any], CudaTarget], Found]] = {
     "conv": _conv,

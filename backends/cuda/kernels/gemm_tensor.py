@@ -224,7 +224,7 @@ _AFTER = """\
     __syncwarp();
 #pragma unroll
     for (int k = 0; k < PIECES / 2; ++k) {{
-      const int row = (32 * k + lane) / PIECES, column = lane % PIECES * PIECE;
+      const int at = 32 * k + lane, row = at / PIECES, column = at % PIECES * PIECE;
       finish(tile_m * BM + row_y + i * 16 + row, tile_n * BN + column_y + column,
              cn_read<PIECE>(mine + row * PITCH_Y + column));
     }}
