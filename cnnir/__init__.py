@@ -76,6 +76,7 @@ _MATHEMATICS = (
     "equivariance",
     "kernels",
     "local_affine",
+    "plane_regions",
     "regions_on_segment",
     "rescale_kernel",
     "solve",

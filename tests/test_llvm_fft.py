@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import llvmlite.ir as ir
 import numpy as np
 import pytest
 from kernel_harness import LANES, TARGETS, Guarded, packed_in_place, padded_bias, run_kernel
 from kernel_references import conv_reference
 
 import cnnir
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels import fft_conv
 from cnnir.backends.llvm.kernels.fft import Area, Transform, radices
@@ -141,6 +141,7 @@ def test_threads_do_not_decide_how_fft_rounds() -> None:
         ({"plain": False}, "not row-major"),
         ({"kernel": (3, 3)}, "9 taps, too few"),
         ({"sizes": (1, 1)}, "an empty result"),
+        ({"padding": (4, 0, 4, 0), "boundary": ("circular", "zero")}, "its tiles end in zeros"),
         ({"sizes": (9, 9, 9), "kernel": (5, 5, 5)}, "3 spatial axes"),
     ],
 )
@@ -201,7 +202,7 @@ def test_large_kernels_are_served_by_fft(shape, features: str) -> None:
             "fft_conv: it rounds differently, and precis",
         ),
         (layer(64, 64, 28, 3), {}, "fft_conv: 9 taps, too few"),
-        (layer(3, 16, 15, 9), {}, "fft_conv: predicted"),
+        (layer(128, 128, 9, 5), {}, "fft_conv: predicted"),
         (layer(1, 1, 7, 5), {}, "fft_conv: 0.00 MFLOP, too few to gain from"),
     ],
 )

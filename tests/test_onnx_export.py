@@ -47,6 +47,8 @@ def round_trip(graph: Graph, feeds: dict[str, np.ndarray]) -> onnx.ModelProto:
         assert_close(got, exact, 1e-5)
     again = load(data)
     again.verify()
+    if any(node.attrs.get("boundary") for node in graph.order()):
+        optimise(again, "pad,dead")  # which ONNX says as a Pad
     assert again.text(hints=False) == graph.text(hints=False)
     assert [v.name for v in again.inputs] == [v.name for v in graph.inputs]
     assert again.output_names == graph.output_names

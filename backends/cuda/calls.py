@@ -24,16 +24,19 @@ class LoopsKernel:
     operands: tuple[Layout, ...]
     result: Layout
     kind: str = "loops"
+    shared: tuple[int, ...] = ()
+    """Pointers, operands first, that may be those of one buffer: computed in place."""
 
     @property
     def key(self) -> Hashable:
-        return ("loops", canonical(self.node), tuple(map(str, (*self.operands, self.result))))
+        layouts = tuple(map(str, (*self.operands, self.result)))
+        return ("loops", canonical(self.node), layouts, *self.shared)
 
     def emit(self, name: str, target: CudaTarget) -> Code:
         kernel = self.lowered()
         if not kernel.items:  # an empty result needs no work
             return Code("", (), summary="empty")
-        text = print_kernel(kernel, name)
+        text = print_kernel(kernel, name, self.shared)
         launches = ((name, launch_of(kernel)),)
         return Code(text, launches, scratch_of(kernel), kernel.errors, kernel.summary)
 

@@ -53,10 +53,10 @@ def _table(schedule: Schedule, emitted: Emitted, places: Places) -> Iterator[str
     yield f"// {launches} launches; {len(emitted.texts)} kernels"
     yield f"// arena {places.arena_bytes} bytes, constants {places.constant_bytes} bytes"
     yield "//"
-    for value, at in zip(graph.inputs, places.inputs, strict=True):
-        yield f"// input arena:{at} {value.type} {value.name!a}"
+    for number, value in enumerate(graph.inputs):
+        yield f"// input:{number} {value.type} {value.name!a}"
     for value, name, at in zip(graph.outputs, graph.output_names, places.outputs, strict=True):
-        yield f"// output arena:{at} {value.type} {name!a}"
+        yield f"// output {_where(at)} {value.type} {name!a}"
     for buffer in places.buffers:
         if buffer.space == "constant":
             yield f"// constant:{buffer.offset} {buffer.type} {buffer.layout!a} {buffer.name!a}"

@@ -24,6 +24,7 @@ from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.fused import anchor_of, canonical, outer_values
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
+from cnnir.ops.boundary import ZERO, reads
 
 
 class Template(Protocol):
@@ -40,6 +41,9 @@ class Template(Protocol):
 
     def choose(self, spec: Any, target: CudaTarget) -> tuple[Any, float]:
         """The best tile, and the seconds that it is predicted to take."""
+
+    def ranked(self, spec: Any, target: CudaTarget) -> list[tuple[Any, float]]:
+        """All tiles worth considering, as `choose` gives them, the best first."""
 
     def pack(self, w: np.ndarray, spec: Any) -> np.ndarray:
         """Constant weights as the kernel reads them."""
@@ -73,6 +77,11 @@ class Offer:
         """The reason to take it."""
         return f"predicted {self.seconds * 1e6:.1f} us"
 
+    def variants(self, target: CudaTarget, most: int) -> list[Offer]:
+        """The same with other tiles, the best first."""
+        ranked = self.template.ranked(self.spec, target)
+        return [replace(self, tile=tile, seconds=seconds) for tile, seconds in ranked[:most]]
+
     @property
     def packing(self) -> str:
         """The order in which constant weights are wanted: equal ones of a param share bytes."""
@@ -100,9 +109,14 @@ class TemplateKernel:
 
     @property
     def key(self) -> Hashable:
-        shape = (self.offer.kind, repr(self.offer.spec), repr(self.offer.tile))
+        return (self.problem, repr(self.offer.tile))
+
+    @property
+    def problem(self) -> Hashable:
+        """All that the code depends on but the tile."""
         fused = canonical(self.node) if self.node is not anchor_of(self.node) else ""
-        return (*shape, fused, tuple(map(str, (*self.layouts, self.result))))
+        layouts = tuple(map(str, (*self.layouts, self.result)))
+        return (self.offer.kind, repr(self.offer.spec), fused, layouts)
 
     def emit(self, name: str, target: CudaTarget) -> Code:
         offer, anchor = self.offer, anchor_of(self.node)
@@ -147,7 +161,10 @@ def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -
         given = tuple(values) or (default,) * rank
         return (default, *given) if rank == 1 else given  # type: ignore[return-value]
 
-    begins = (tuple(attrs["padding"]) or (0,) * 2 * rank)[:rank]
+    border = tuple(attrs["padding"]) or (0,) * 2 * rank
+    if set(reads(attrs["boundary"], border)) != {ZERO}:
+        return [], [f"boundary {', '.join(attrs['boundary'])}, templates have zeros"]
+    begins = border[:rank]
     spec = GemmSpec(
         images=x.type.shape[0],
         channels=x.type.shape[1],

@@ -24,12 +24,14 @@ from cnnir.backends.llvm.kernels import (
     phased_transpose,
     pool,
     repack,
+    symmetric,
     winograd,
     winograd_pack,
 )
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.work import (
     FIRST_LAYER_CHANNELS,
+    ROUNDS,
     Found,
     Offer,
     Work,
@@ -45,6 +47,9 @@ __all__ = ["Offer", "Work", "offers", "predicted", "variants"]
 TILINGS, MEASURED, HOPELESS = 5, 8, 2.5
 """Tilings of a template, and candidates of a step, that are measured at most; and how often the
 best predicted time makes another candidate hopeless."""
+
+GATHERED = 4.0
+"""How often the time of reading and writing it takes to put many channels in another layout."""
 
 TRANSFORMS = (winograd, fft_conv)
 """What computes a convolution by fewer products, and rounds differently."""
@@ -95,20 +100,12 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     for kind, template, wanted in (
         ("direct_conv", direct_conv, direct),
         ("depthwise", depthwise, spec),
+        ("symmetric", symmetric, symmetric.SymmetricSpec.of(spec, work.constant(1))),
         ("grouped_conv", grouped_conv, spec),
         ("winograd", winograd, spec),
         ("fft_conv", fft_conv, replace(spec, plain=True)),
     ):
-        reason = template.reject(wanted)
-        if spec.pool and template in (depthwise, grouped_conv):
-            reason = "it stores what it computes"
-        if template in TRANSFORMS:
-            reason = reason or against_transforms(spec, target)
-        if work.constant(1) is None:
-            if template is fft_conv:
-                reason = reason or "run-time weights"
-            elif template is winograd and not winograd_pack.can_pack(spec):
-                reason = reason or "run-time weights of several groups or slices"
+        reason = _against(template, work, spec, target) or template.reject(wanted)
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue
@@ -126,6 +123,23 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         roles = _roles(how, work.bias)
         found.append(Offer(kind, template, wanted, tiling, seconds, blocked, roles))
     return found, rejected
+
+
+def _against(template: ModuleType, work: Work, spec: Any, target: Target) -> str | None:
+    """Why a convolution that a template takes had better not be its."""
+    if spec.pool and template in (depthwise, symmetric, grouped_conv):
+        return "it stores what it computes"
+    if template is symmetric and target.exact:
+        return ROUNDS
+    if template in TRANSFORMS and (reason := against_transforms(spec, target)):
+        return reason
+    if work.constant(1) is not None:
+        return None
+    if template in (symmetric, fft_conv):
+        return "run-time weights"
+    if template is winograd and not winograd_pack.can_pack(spec):
+        return "run-time weights of several groups or slices"
+    return None
 
 
 def _packing(template: ModuleType, spec: Any, tiling: Any, target: Target) -> float:
@@ -151,7 +165,8 @@ def _blocking(
 ) -> float:
     """Seconds to put a row-major activation into blocks of channels, or back."""
     touched = channels + -(-channels // lanes) * lanes
-    return 4 * batch * touched * prod(sizes) / target.cached
+    rate = target.cached / (GATHERED if channels > FIRST_LAYER_CHANNELS else 1)
+    return 4 * batch * touched * prod(sizes) / rate
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:

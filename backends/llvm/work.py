@@ -22,6 +22,9 @@ from cnnir.ir import Graph, Node, Value
 FIRST_LAYER_CHANNELS = 4
 """Up to so many input channels are read row-major: a block of them would be mostly padding."""
 
+ROUNDS = "it rounds differently, and precision is exact"
+"""Why sums that are not added in the order of the definition are ruled out."""
+
 TRANSFORMED_FLOPS = 2e5
 """Of a convolution from which on transforms are considered: there must be something to save."""
 
@@ -108,7 +111,7 @@ Found = tuple[list[Offer], list[str]]
 def against_transforms(spec: ConvSpec, target: Target) -> str | None:
     """Why a convolution that Winograd or Fourier transforms could serve should not be."""
     if target.exact:
-        return "it rounds differently, and precision is exact"
+        return ROUNDS
     if spec.flops < TRANSFORMED_FLOPS:
         return f"{spec.flops / 1e6:.2f} MFLOP, too few to gain from"
     return None
@@ -144,6 +147,7 @@ def windows_spec(
         dilation=filled(attrs["dilation"], rank, 1),
         padding=filled(attrs["padding"], 2 * rank, 0),
         groups=attrs["groups"],
+        boundary=attrs.get("boundary", ()),
         lanes=lanes,
     )
 

@@ -9,6 +9,7 @@ spectrum      periodic convolutions by the FFT: eigenvalues, condition number, s
 pieces        which ops are piecewise linear, and where their pieces meet
 formulas      elementwise ops as formulas, by the algebra they are written in
 projection    a feature brought back to the image
+plane         all regions of a net on a plane, as polygons
 regions       a net as the affine map that it is around an input, and the regions of a segment
 
 Everything here works on graphs by evaluating them in f64; it needs scipy, which
@@ -20,6 +21,7 @@ from cnnir.mathematics.chain_rule import ChainRule, chain_rule
 from cnnir.mathematics.differences import gradient_matrix, laplacian_matrix
 from cnnir.mathematics.equivariance import Equivariance, equivariance
 from cnnir.mathematics.operators import AffineOperator, as_matrix
+from cnnir.mathematics.plane import Region, plane_regions
 from cnnir.mathematics.projection import project
 from cnnir.mathematics.regions import LocalAffine, local_affine, regions_on_segment
 from cnnir.mathematics.scales import differential_operator, rescale_kernel
@@ -31,6 +33,7 @@ __all__ = [
     "ChainRule",
     "Equivariance",
     "LocalAffine",
+    "Region",
     "Structure",
     "as_matrix",
     "chain_rule",
@@ -42,6 +45,7 @@ __all__ = [
     "kernels",
     "laplacian_matrix",
     "local_affine",
+    "plane_regions",
     "project",
     "regions_on_segment",
     "rescale_kernel",

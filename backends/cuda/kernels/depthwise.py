@@ -73,6 +73,10 @@ class Depthwise:
                 return v
         return None
 
+    def ranked(self, spec: GemmSpec, target: CudaTarget) -> list[tuple[Tile, float]]:
+        """The one tile there is to choose."""
+        return [self.choose(spec, target)]
+
     def choose(self, spec: GemmSpec, target: CudaTarget) -> tuple[Tile, float]:
         """As many positions as registers hold, unless too few threads remain; predicted seconds."""
         v = self.choose_channels(spec)

@@ -85,13 +85,13 @@ class Gemm(ABC):
 
     def choose(self, spec: GemmSpec, target: CudaTarget) -> tuple[Tile, float]:
         """The tile and split of least predicted time, and that time in seconds."""
-        found = [
-            (self.estimate(spec, tile, target), tile)
-            for one in self.tiles
-            for tile in self._splits(spec, one, target)
-        ]
-        seconds, best = min(found, key=lambda pair: pair[0])
-        return best, seconds
+        return self.ranked(spec, target)[0]
+
+    def ranked(self, spec: GemmSpec, target: CudaTarget) -> list[tuple[Tile, float]]:
+        """All tiles and splits with their predicted seconds, the least first."""
+        tiles = (tile for one in self.tiles for tile in self._splits(spec, one, target))
+        found = [(tile, self.estimate(spec, tile, target)) for tile in tiles]
+        return sorted(found, key=lambda pair: pair[1])
 
     def _splits(self, spec: GemmSpec, tile: Tile, target: CudaTarget) -> list[Tile]:
         parts = most_splits(spec, tile.bm, tile.bn, self.terms(tile), target)

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import isclose, prod
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 
 Complex = tuple[ir.Value, ir.Value]
@@ -47,12 +47,12 @@ def radices(n: int) -> tuple[int, ...] | None:
         rest = radices(n // radix) if n % radix == 0 else None
         if rest is not None:
             found.append(tuple(sorted((radix, *rest))))
-    return min(found, key=cycles, default=None)
+    return min(found, key=work, default=None)
 
 
-def cycles(passes: Sequence[int]) -> float:
-    """Of a transform by these passes, up and back: vector instructions a value, memory included."""
-    return sum((operations(r) + 4.0 * (r - 1) + 4.0 * r) / r for r in passes)
+def work(passes: Sequence[int]) -> float:
+    """Vector operations of a transform by these passes, for a value."""
+    return sum((operations(r) + 4 * (r - 1)) / r for r in passes)
 
 
 def operations(radix: int) -> int:

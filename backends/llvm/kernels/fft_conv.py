@@ -22,15 +22,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import line
 from cnnir.backends.llvm.kernels.fft import Area, Complex, times
 from cnnir.backends.llvm.kernels.fft_tiling import Geometry, Tiling, choose, estimate, tilings
-from cnnir.backends.llvm.kernels.spec import ConvSpec, Epilogue, KernelCode, Place, Strides, storage
+from cnnir.backends.llvm.kernels.spec import (
+    ConvSpec,
+    Epilogue,
+    KernelCode,
+    Place,
+    Strides,
+    repeats,
+    shares,
+    storage,
+)
 from cnnir.backends.llvm.kernels.transposed import transposed
+from cnnir.ops.boundary import ZERO
 
 __all__ = [
     "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
@@ -51,6 +61,8 @@ def reject(spec: ConvSpec) -> str | None:
         return "it stores what it computes"
     if not spec.plain:
         return "input is not row-major"
+    if any(axis.boundary != ZERO for axis in spec.axes()):
+        return f"boundary {', '.join(spec.boundary)}, its tiles end in zeros"
     return spec.problem()
 
 
@@ -65,15 +77,20 @@ def pack(
 ) -> np.ndarray:
     """The conjugate values of w[O,C,*kernel], as they are multiplied, and the factors behind them.
 
-    [filter][channel of its group][V rows][column][real, imaginary][V]; divided by what the
-    transforms multiply with. In f64.
+    [filters of a block][V rows][column][channel of the group][filter][real, imaginary][V]; divided
+    by what the transforms multiply with. In f64.
     """
     g = Geometry(spec, tiling)
     packed = storage(out, packed_size(spec, tiling))
-    values = packed[: g.weights].reshape(-1, 2 * g.values)
-    for filter, into in zip(weights.reshape(-1, *spec.kernel), values, strict=True):
-        spread = _lanes_last(_values(filter.astype(np.float64), g).conj() / g.values, spec.lanes)
-        into[:] = spread.reshape(-1)
+    filters = weights.reshape(spec.filters, g.channels, *spec.kernel)
+    first = 0
+    for count in shares(tiling.chunk, g.block) * (spec.filters // tiling.chunk):
+        block = filters[first : first + count].astype(np.float64)
+        values = np.stack([_transformed(w, g) for w in block.reshape(-1, *spec.kernel)])
+        values = values.reshape(count, g.channels, -1, 2, spec.lanes).transpose(2, 1, 0, 3, 4)
+        start = first * g.channels * 2 * g.values
+        packed[start : start + values.size].reshape(values.shape)[...] = values
+        first += count
     tables = [transform.table for transform in g.transforms]
     if g.twisted:
         tables.insert(0, _lanes_last(_twist(g).T, spec.lanes).reshape(-1))
@@ -87,8 +104,8 @@ def _twist(g: Geometry) -> np.ndarray:
     return np.exp(2j * np.pi * phases[:, None] * np.arange(columns) / columns)
 
 
-def _values(taps: np.ndarray, g: Geometry) -> np.ndarray:
-    """The values of a filter [rows, columns] in the orders of the transforms."""
+def _transformed(taps: np.ndarray, g: Geometry) -> np.ndarray:
+    """The conjugate values of a kernel in the orders of the transforms, V rows together."""
     rows, columns = g.tiling.rows, g.tiling.columns
     real = np.zeros(g.sides)
     real[tuple(slice(None, axis.span(1), axis.dilation) for axis in g.axes)] = taps
@@ -99,7 +116,8 @@ def _values(taps: np.ndarray, g: Geometry) -> np.ndarray:
     half = (np.fft.ifft(halves, axis=0) * rows)[along.order]
     if g.twisted:
         half = half * _twist(g)
-    return (np.fft.ifft(half, axis=1) * columns)[:, across.order]
+    values = np.fft.fft(half.conj(), axis=1)[:, across.order] / g.values
+    return _lanes_last(values, g.spec.lanes)
 
 
 def _lanes_last(values: np.ndarray, lanes: int) -> np.ndarray:
@@ -146,6 +164,7 @@ class _Emitter:
         self.one = b.scratch
         self.other = b.at(self.one, 2 * g.values)
         self.seen = b.at(self.other, 2 * g.values)
+        self.sums = b.at(self.seen, 2 * g.values * g.apart)
         twist, rows, _ = g.tables
         self.twist = b.at(self.w, g.weights)
         self.row_table = b.at(self.twist, twist)
@@ -156,9 +175,15 @@ class _Emitter:
         self.group, chunk, self.image, *self.tile = b.unflatten(b.item, g.extents)
         with b.loop(g.channels) as channel:
             self.read(channel.index)
-        with b.loop(g.tiling.chunk) as number:
-            within = b.add(b.mul(chunk, g.tiling.chunk), number.index)
-            self.write(b.add(b.mul(self.group, g.filters), within))
+        first = b.add(b.mul(self.group, g.filters), b.mul(chunk, g.tiling.chunk))
+        for count, parts in repeats(shares(g.tiling.chunk, g.block)):
+            with b.loop(parts) as part:
+                filter = b.add(first, b.mul(part.index, count))
+                if g.channels > 1:
+                    self.multiply(filter, count)
+                with b.loop(count) as number:
+                    self.write(b.add(filter, number.index), number.index)
+            first = b.add(first, count * parts)
 
     # ---- forward
 
@@ -171,13 +196,17 @@ class _Emitter:
             area = self.area(self.one, panel.index, g.tiling.rows)
             load = self.pixels(plane, b.mul(panel.index, b.lanes))
             rows.forward(b, self.row_table, load, area.store, area)
-        into = b.at(self.seen, b.mul(channel, 2 * g.values))
         with b.loop(high) as down, b.loop(wide) as across:
             square = self.vectors(self.one, across.index, down.index, g.tiling.rows, 1)
-            self.keep(square, into, down.index, across.index, g.tiling.columns)
+            self.keep(square, self.other, down.index, across.index, g.tiling.columns)
         with b.loop(high) as panel:
-            area = self.area(into, panel.index, g.tiling.columns)
-            columns.forward(b, self.column_table, area.load, area.store, area)
+            area = self.area(self.other, panel.index, g.tiling.columns)
+            seen = self.area(self.seen, panel.index, g.tiling.columns * g.apart)
+
+            def store(i: Index, value: Complex) -> None:
+                seen.store(b.add(b.mul(i, g.apart), channel), value)
+
+            columns.forward(b, self.column_table, area.load, store, area)
 
     def pixels(self, plane: Index, column: Index) -> Callable[[Index], Complex]:
         """What gives row i of a tile, V pixels from `column` on, and the row half a tile below."""
@@ -241,15 +270,46 @@ class _Emitter:
 
     # ---- back
 
-    def write(self, filter: Index) -> None:
-        """The results of a filter in this tile."""
+    def multiply(self, filter: Index, count: int) -> None:
+        """The sums over channels of products, for some filters."""
+        b, g = self.b, self.g
+        x, sums = Area(b, self.seen), Area(b, self.sums)
+        w = self.area(self.w, filter, g.channels * g.values // b.lanes)
+        vectors = g.values // b.lanes
+        with b.loop(vectors) as place:
+            with b.loop(g.channels, carry=[b.splat(0.0)] * (2 * count)) as channel:
+                real, imaginary = x.load(b.add(b.mul(place.index, g.apart), channel.index))
+                i = b.add(b.mul(place.index, g.channels), channel.index)
+                negative, state = b.ir.fneg(imaginary), channel.state
+                for k in range(count):
+                    factor = w.load(b.add(b.mul(i, count), k))
+                    state[2 * k] = b.fma(real, factor[0], state[2 * k])
+                    state[2 * k + 1] = b.fma(real, factor[1], state[2 * k + 1])
+                    state[2 * k] = b.fma(negative, factor[1], state[2 * k])
+                    state[2 * k + 1] = b.fma(imaginary, factor[0], state[2 * k + 1])
+            for k in range(count):
+                result = channel.result[2 * k], channel.result[2 * k + 1]
+                sums.store(b.add(place.index, k * vectors), result)
+
+    def products(self, filter: Index, number: Index, panel: Index) -> Callable[[Index], Complex]:
+        """What gives the values of a filter's results."""
+        b, g = self.b, self.g
+        start = b.mul(panel, g.tiling.columns)
+        if g.channels > 1:
+            start = b.add(b.mul(number, g.values // b.lanes), start)
+            return lambda i: Area(b, self.sums).load(b.add(start, i))
+        x = self.area(self.seen, panel, g.tiling.columns)
+        w = self.area(self.w, filter, g.values // b.lanes)
+        return lambda i: times(b, x.load(i), w.load(b.add(start, i)))
+
+    def write(self, filter: Index, number: Index) -> None:
+        """The results of a filter, one of those that were multiplied, in this tile."""
         b, g, (_, high) = self.b, self.g, self.g.panels
         rows, columns = g.transforms
         with b.loop(high) as panel:
             area = self.area(self.other, panel.index, g.tiling.columns)
-            columns.backward(
-                b, self.column_table, self.products(filter, panel.index), area.store, area
-            )
+            load = self.products(filter, number, panel.index)
+            columns.backward(b, self.column_table, load, area.store, area)
         with b.loop(g.stored_panels) as across:
             with b.loop(high) as down:
                 square = self.vectors(self.other, down.index, across.index, g.tiling.columns, -1)
@@ -257,31 +317,6 @@ class _Emitter:
             area = self.area(self.one, across.index, g.tiling.rows)
             store = self.results(filter, b.mul(across.index, b.lanes))
             rows.backward(b, self.row_table, area.load, store, area)
-
-    def products(self, filter: Index, panel: Index) -> Callable[[Index], Complex]:
-        """What gives the values of the results: sums over channels of products."""
-        b, g = self.b, self.g
-        tile = 2 * g.values
-        weights = b.at(self.w, b.mul(filter, g.channels * tile))
-
-        def product(i: Index) -> Complex:
-            total: list[ir.Value] = []
-            with b.loop(g.channels, carry=[b.splat(0.0)] * 2) as channel:
-                offset = b.mul(channel.index, tile)
-                x = self.area(b.at(self.seen, offset), panel, g.tiling.columns).load(i)
-                w = self.area(b.at(weights, offset), panel, g.tiling.columns).load(i)
-                if g.channels == 1:
-                    channel.state[:] = times(b, x, w)
-                else:
-                    real, imaginary = channel.state
-                    real = b.fma(x[0], w[0], real)
-                    imaginary = b.fma(x[0], w[1], imaginary)
-                    channel.state[0] = b.fma(b.ir.fneg(x[1]), w[1], real)
-                    channel.state[1] = b.fma(x[1], w[0], imaginary)
-            total = channel.result
-            return total[0], total[1]
-
-        return product
 
     def results(self, filter: Index, column: Index) -> Callable[[Index, Complex], None]:
         """What stores V results from `column` on in row i of a tile, and half a tile below."""

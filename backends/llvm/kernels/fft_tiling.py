@@ -10,18 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import product
 from math import prod
+from typing import TypeVar
 
-from cnnir.backends.llvm.kernels.fft import CYCLIC, REAL, Transform, cycles, radices
+from cnnir.backends.llvm.kernels.fft import CYCLIC, REAL, Transform, radices, work
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target
 
+T = TypeVar("T")
+
 LARGEST = 512  # values of a transform along an axis, at most
-ITEM_COST = 500  # cycles to fetch a work item
-MULTIPLY = 9.0  # cycles of a vector of values: a complex product, its loads
-TURN = 14.0  # of a vector of complex values in a square that is turned round
-EDGE = 8.0  # to read a vector from the image, or to store one
-STREAM = 12  # bytes a cycle from beyond L2
-MEMORY = 5.5  # bytes a cycle from memory
+FILTERS = 4  # multiplied at once where there is more than one channel: 8 sums stay in registers
+ITEM_COST = 150  # cycles to fetch a work item
+OPERATION = 0.53  # cycles of an operation on a vector of a transform, with what moves the vector
+TURN = 3.0  # of the factors between rows and columns of one axis, for a vector of complex values
+MULTIPLY = 3.3  # of a complex product added to a sum, where there are several channels
+SPILL = 0.27  # of an operation more where a tile on its way is beyond L2
+LINE = 10.0  # of a cache line of an image that is beyond L2, a row away from the last one
+STREAM, MEMORY = 19.0, 7.0  # bytes of weights a cycle: from L3, and from memory
+HOT = 12 << 20  # bytes of weights that may stay in L3 from run to run
+"""Fitted to measurements on Zen 4, for targets that begin two vector operations a cycle."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,20 @@ class Geometry:
         return self.spec.channels // self.spec.groups
 
     @property
+    def apart(self) -> int:
+        """Vectors from a transformed value of a channel to the next one: an odd number, so that
+        they fall into different cache sets."""
+        return self.channels | 1
+
+    @property
     def filters(self) -> int:
         """Filters in a group."""
         return self.spec.filters // self.spec.groups
+
+    @property
+    def block(self) -> int:
+        """Filters that are multiplied at once, at most."""
+        return FILTERS if self.channels > 1 else 1
 
     @property
     def extents(self) -> tuple[int, ...]:
@@ -121,8 +140,8 @@ class Geometry:
 
     @property
     def scratch(self) -> int:
-        """Floats: transformed channels, two tiles on their way."""
-        return 2 * self.values * (self.channels + 2)
+        """Floats: two tiles on their way, transformed channels, sums of products of a block."""
+        return 2 * self.values * (2 + self.apart + (self.block if self.channels > 1 else 0))
 
     @property
     def weights(self) -> int:
@@ -177,13 +196,29 @@ def _best(spec: ConvSpec, target: Target) -> Tiling:
 
 
 def _tiles(spec: ConvSpec) -> Iterator[Tiling]:
-    """Every tile that gives results."""
+    """Tiles that give results: of each axis the cheapest sizes for every number of tiles."""
     sizes = [n for n in range(spec.lanes, LARGEST + 1, spec.lanes) if radices(n) is not None]
-    for rows in sizes:
-        for columns in sizes:
-            tiling = Tiling(rows, columns, spec.filters // spec.groups)
-            if all(cut.results for cut in Geometry(spec, tiling).cuts):
-                yield tiling
+    costs = {n: n * work(radices(n) or ()) for n in sizes}
+    *_, first, second = spec.axes()
+    if len(spec.sizes) == 1:
+        pairs = {(n, m): n * costs[m] + m * costs[n] for n in sizes for m in sizes if n <= m}
+        found = _cheapest(second, {pair: (2 * prod(pair), cost) for pair, cost in pairs.items()})
+    else:
+        rows = _cheapest(first, {n: (2 * n, cost) for n, cost in costs.items()})
+        found = list(product(rows, _cheapest(second, {n: (n, costs[n]) for n in sizes})))
+    for n, m in found:
+        yield Tiling(n, m, spec.filters // spec.groups)
+
+
+def _cheapest(axis: Axis, options: dict[T, tuple[int, float]]) -> list[T]:
+    """Of ways to transform so many pixels of an axis at such a cost, the cheapest for each number
+    of tiles."""
+    best: dict[int, tuple[float, T]] = {}
+    for option, (pixels, cost) in options.items():
+        tiles = _cut(axis, pixels).tiles
+        if tiles and (tiles not in best or cost < best[tiles][0]):
+            best[tiles] = cost, option
+    return [option for _, option in best.values()]
 
 
 def _chunks(spec: ConvSpec) -> list[int]:
@@ -199,19 +234,19 @@ def _run_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
 
 
 def _item_cycles(g: Geometry, target: Target) -> float:
-    lanes, chunk = g.spec.lanes, g.tiling.chunk
-    rows, columns = (cycles(t.passes) / 2 for t in g.transforms)
+    lanes, channels, chunk = g.spec.lanes, g.channels, g.tiling.chunk
+    rows, columns = (work(t.passes) for t in g.transforms)
     vectors, stored = g.values / lanes, g.stored_panels * g.tiling.rows
-    turn = TURN + (MULTIPLY if g.twisted else 0)
-    into = vectors * (rows + columns + turn + EDGE)
-    product = vectors * MULTIPLY * g.channels
-    out = vectors * (columns + turn) + stored * (rows + EDGE)
-    weights = 8.0 * g.values * g.channels * chunk
-    tiles = g.tiles * g.spec.batch
-    moved = weights / tiles / MEMORY
-    if tiles > 1 and weights + 4 * g.scratch > target.l2:
-        moved += weights * (tiles - 1) / tiles / STREAM
-    if 4 * g.scratch > target.l2:
-        moved += 16.0 * g.values * (g.channels + chunk) / STREAM
-    work = g.channels * into + chunk * (product + out)
-    return ITEM_COST + work * 2 / target.fmas + moved
+    transforms = channels * vectors * (rows + columns) + chunk * (vectors * columns + stored * rows)
+    transforms *= OPERATION + (SPILL if 24 * g.values > target.l2 * 3 // 4 else 0)
+    if g.twisted:
+        transforms += TURN * vectors * (channels + chunk)
+    multiply = MULTIPLY * vectors * channels * chunk if channels > 1 else 0.0
+    per_vector = 2 / target.fmas  # of the target's width
+    weights = 8 * g.values * channels * chunk
+    moved = weights / (MEMORY if 4 * g.weights > HOT else STREAM)
+    lines = (channels * vectors + chunk * stored) * lanes / 16
+    spec = g.spec
+    images = 4 * (spec.channels * prod(spec.sizes) + spec.filters * prod(spec.out_sizes))
+    edges = LINE * lines if images > target.l2 else 0.0
+    return ITEM_COST + transforms * per_vector + max(multiply * per_vector, moved) + edges

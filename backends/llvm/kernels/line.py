@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import F32, I32, Builder, Condition, Index
 
 
@@ -38,6 +37,6 @@ def _splat(b: Builder, index: Index) -> ir.Value:
     kind = ir.VectorType(I32, b.lanes)
     if isinstance(index, int):
         return ir.Constant(kind, [index] * b.lanes)
-    undefined = ir.Constant(kind, ir.Undefined)
+    undefined = ir.Poison(kind)
     first = b.ir.insert_element(undefined, b.ir.trunc(index, I32), ir.Constant(I32, 0))
     return b.shuffle(first, [0] * b.lanes)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import I32, Builder
 
 
