@@ -21,10 +21,10 @@ from statistics import median
 from types import ModuleType
 from typing import Any
 
-import llvmlite.ir as ir
 import numpy as np
 from results import append, context
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.engine import build
 from cnnir.backends.llvm.kernels import depthwise, direct_conv, matmul, pool, winograd

@@ -10,10 +10,10 @@ import ctypes
 import random
 
 import llvmlite.binding as llvm
-import llvmlite.ir as ir
 import numpy as np
 from kernel_references import conv_reference
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.kernels.spec import Target
 
 LANES = (4, 8, 16)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import llvmlite.ir as ir
 import numpy as np
 import pytest
 from kernel_harness import LANES, TARGETS, Guarded, run_kernel, to_blocked
 
 import cnnir
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.kernels import matmul
 from cnnir.backends.llvm.target import CpuTarget
 

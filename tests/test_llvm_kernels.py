@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-import llvmlite.ir as ir
 import numpy as np
 import pytest
 from kernel_harness import (
@@ -28,6 +27,7 @@ from kernel_harness import (
 )
 from kernel_references import conv_reference, pool_reference, transpose_reference
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels import (
     conv_transpose,

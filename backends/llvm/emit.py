@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-import llvmlite.ir as ir
+import cnnir.backends.llvm.ir as ir
 
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.place import Places

@@ -30,7 +30,7 @@ from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
 
 if TYPE_CHECKING:
-    import llvmlite.ir as ir
+    import cnnir.backends.llvm.ir as ir
 
 Source: TypeAlias = "ir.Module | str"
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.edges import Run
 from cnnir.backends.llvm.kernels.microkernel import BODY, Reduction, Tile, accumulate
@@ -70,6 +69,7 @@ class Window:
                     offset = b.add(offset, b.mul(z, deep), b.mul(i, down))
                     at = b.flatten([plane, z, i], [0, depth.taps, height.taps])
                     for run in self.columns:
+                        assert isinstance(run.first, int) and isinstance(run.last, int)
                         count = run.last - run.first
                         nest = [Reduction(count, right), Reduction(lanes, self.lane)]
                         tap = b.add(b.mul(at, width.taps), run.first)

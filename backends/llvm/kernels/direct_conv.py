@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.band import copy_band
 from cnnir.backends.llvm.kernels.conv_tiling import Geometry, Tiling, choose, estimate, tilings

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import I32, Builder, Index
 from cnnir.backends.llvm.kernels import direct_conv
 from cnnir.backends.llvm.kernels.conv_tiling import Geometry, Tiling
@@ -210,7 +210,7 @@ def _between(b: Builder, low: Index, high: Index) -> ir.Value:
 
     def all_lanes(x: Index) -> ir.Value:
         narrow = b.ir.trunc(b.value(x), I32)
-        first = b.ir.insert_element(ir.Constant(kind, ir.Undefined), narrow, ir.Constant(I32, 0))
+        first = b.ir.insert_element(ir.Poison(kind), narrow, ir.Constant(I32, 0))
         return b.shuffle(first, [0] * b.lanes)
 
     above = b.ir.icmp_signed(">=", lanes, all_lanes(low))

@@ -16,9 +16,9 @@ from itertools import zip_longest
 from math import prod
 from typing import TypeAlias, TypeVar
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import BUFFER_ALIGN, Builder, Index
 from cnnir.backends.llvm.kernels.pooling import Pooling
 
