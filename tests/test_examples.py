@@ -158,3 +158,15 @@ def test_piecewise_affine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     computed, walked = run_short("piecewise_affine", monkeypatch, tmp_path)
     assert computed == walked > 10
     assert sorted(os.listdir(tmp_path)) == ["regions.png", "rows.png"]
+
+
+def test_fft_crossover(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    pytest.importorskip("scipy", reason="scipy is not installed")
+    module = runpy.run_path(str(EXAMPLES / "fft_crossover.py"))
+    assert module["main"](tmp_path, short=True) == 9
+    shown = capsys.readouterr().out
+    assert "3 x  3: fft_conv" not in shown and " 9 x  9: fft_conv" in shown
+    assert "17 x 17: fft_conv" in shown and "         not depthwise: predicted" in shown
+    assert (tmp_path / "crossover.png").stat().st_size > 20000
