@@ -50,9 +50,9 @@ def build(
     graph: makes it. threads: of no meaning here. arch: compile for devices of this architecture,
     such as sm_90a, without any being here; the program cannot run then. precision: "exact",
     "tf32", "f16", "bf16" or "default", which is tf32, see CudaTarget. cache: where cubins are
-    kept; False for nowhere, None for the user's cache folder.
-    tune: go by the times of the best few tiles of each product, measured once on a device of this
-    kind and kept in the cache, instead of predictions.
+    kept; False for nowhere, None for the user's cache folder. tune: go by the times of the best few
+    tiles of each product, measured once on a device of this kind and kept in the cache, instead of
+    predictions.
     Raises BackendError where packages, the driver or a device are missing.
     """
     kept = DiskCache.default(cache)

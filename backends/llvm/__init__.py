@@ -17,7 +17,6 @@ from typing import Any
 
 from cnnir.backends.base import Program
 from cnnir.backends.llvm.cache import ObjectCache
-from cnnir.backends.llvm.image import Image
 from cnnir.backends.llvm.images import ImageCache
 from cnnir.backends.llvm.load import LlvmProgram
 from cnnir.backends.llvm.target import CpuTarget, named
@@ -75,14 +74,8 @@ def build(
         making = importlib.import_module("cnnir.backends.llvm.make")  # what a recall does without
         image = making.make(graph(), host, options, objects)
     image.plan.notes += images.notes() if images else []
-    keep = partial(_keep, images, key, image) if images and not known else None
+    keep = partial(images.save, key, image) if images and not known else None
     return LlvmProgram(image, host, threads, objects, keep)
-
-
-def _keep(images: ImageCache, key: str, image: Image) -> None:
-    told = len(images.notes())
-    images.save(key, image)
-    image.plan.notes += images.notes()[told:]
 
 
 def __getattr__(name: str) -> Any:

@@ -82,5 +82,7 @@ def linear_regions(
     height = value.reshape(points, points)
     axes.contour(line, line, height, 12, colors="#1f4e79", linewidths=0.7)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.set_title(f"{len(regions)} regions", fontsize=10)
+    axes.set_title(f"{len(regions)} regions; lines: the first output is constant", fontsize=10)
+    if plane is None:
+        axes.set(xlabel="first input", ylabel="second input")
     return figure

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from cnnir.backends.llvm.ir.function import Block, Function, Module
-from cnnir.backends.llvm.ir.type import IntType, PointerType, Type, VectorType
+from cnnir.backends.llvm.ir.kinds import IntType, PointerType, Type, VectorType
 from cnnir.backends.llvm.ir.values import Constant, Value
 
 _I1, _PTR = IntType(1), PointerType()
