@@ -242,19 +242,20 @@ def _weight_grad(graph: Graph, anchor: Node, operands: list[Any], target: CudaTa
     attrs, rank = anchor.attrs, x.type.rank - 2
     if rank != 2 or attrs["groups"] != 1 or min(attrs["padding"], default=0) < 0:
         return [], ["a gradient of weights in groups, with x cut, or not in a plane"]
+    _, _, *kernel = anchor.results[0].type.shape
     spec = GemmSpec(
         images=x.type.shape[1],
         channels=x.type.shape[0],
         sizes=x.type.shape[2:],
         filters=dy.type.shape[1],
-        out=anchor.results[0].type.shape[2:],
+        out=(kernel[0], kernel[1]),
         kernel=dy.type.shape[2:],
         stride=tuple(attrs["dilation"]) or (1, 1),
         dilation=tuple(attrs["stride"]) or (1, 1),
         padding=(tuple(attrs["padding"]) or (0,) * 4)[:2],
         packed=False,
     )
-    turns = {"depth": (1, 2, 3, 0), "filters": (2, 3, 0, 1)}
+    turns: dict[str, tuple[int, ...]] = {"depth": (1, 2, 3, 0), "filters": (2, 3, 0, 1)}
     given = ((x, "images last"), (dy, "arranged"))
     return _products(spec, given, "filters last", target, _with_channels, turns)
 
