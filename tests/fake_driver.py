@@ -213,6 +213,7 @@ class FakeDriver:
 
     def do_cuStreamBeginCapture(self, stream: int, mode: Any) -> None:
         assert stream in self.streams and self.capturing is None
+        assert mode.name == "CU_STREAM_CAPTURE_MODE_RELAXED"
         self.capturing, self.capturer = [], stream
 
     def do_cuStreamEndCapture(self, stream: int) -> int:
