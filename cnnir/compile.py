@@ -260,7 +260,7 @@ class Executable:
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """All outputs by name, as fresh arrays."""
         chosen, arrays = self._checked(feeds)
-        return chosen.signature.trimmed(chosen.program.run(arrays))
+        return chosen.signature.trimmed(chosen.run(arrays))
 
     def profile(self, feeds: Mapping[str, Any]) -> list[float]:
         """Seconds of each step of the plan in one run."""
