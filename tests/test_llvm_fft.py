@@ -166,6 +166,8 @@ def test_threads_do_not_decide_how_fft_rounds() -> None:
         ({"plain": False}, "not row-major"),
         ({"kernel": (3, 3)}, "9 taps, too few"),
         ({"sizes": (1, 1)}, "an empty result"),
+        ({"sizes": (1500, 1500), "kernel": (3, 1200)}, "no tile fits the kernel"),
+        ({"channels": 1024, "filters": 1024}, "the memory for its weights"),
         ({"padding": (0, 32, 0, 0), "boundary": ("zero", "circular")}, "goes round circular more"),
         ({"sizes": (9, 9, 9), "kernel": (5, 5, 5)}, "3 spatial axes"),
     ],

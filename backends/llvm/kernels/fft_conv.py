@@ -29,7 +29,14 @@ from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import line
 from cnnir.backends.llvm.kernels.edges import line_place
 from cnnir.backends.llvm.kernels.fft import Area, Complex, times
-from cnnir.backends.llvm.kernels.fft_tiling import Geometry, Tiling, choose, estimate, tilings
+from cnnir.backends.llvm.kernels.fft_tiling import (
+    Geometry,
+    Tiling,
+    choose,
+    estimate,
+    none_fits,
+    tilings,
+)
 from cnnir.backends.llvm.kernels.spec import (
     ConvSpec,
     Epilogue,
@@ -66,7 +73,9 @@ def reject(spec: ConvSpec) -> str | None:
     for axis, (word, size) in enumerate(zip(words, spec.sizes, strict=True)):
         if word != ZERO and max(spec.padding[axis], spec.padding[rank + axis]) > size:
             return f"padding goes round {word} more than once"
-    return spec.problem()
+    if problem := spec.problem():
+        return problem
+    return "no tile fits the kernel, or the memory for its weights" if none_fits(spec) else None
 
 
 def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
@@ -226,7 +235,7 @@ class _Emitter:
                 return line.read(b, self.x, base, behind, along)
             row, there = line_place(b, g.axes[0], b.add(starts[0], i))
             start = b.add(base, b.mul(row, along.size))
-            return line.read(b, self.x, start, first, along, there)
+            return line.read(b, self.x, start, first, along, there, ahead=b.lanes)
 
         return lambda i: (pixel(i), pixel(b.add(i, g.tiling.rows)))
 

@@ -29,6 +29,7 @@ MULTIPLY = 3.3  # of a complex product added to a sum, where there are several c
 SPILL = 0.27  # of an operation more where a tile on its way is beyond L2
 LINE = 10.0  # of a cache line of an image that is beyond L2, a row away from the last one
 STREAM, MEMORY = 19.0, 7.0  # bytes of weights a cycle: from L3, and from memory
+MOST = 256 << 20  # bytes of transformed weights, and of a thread's scratch
 HOT = 12 << 20  # bytes of weights that may stay in L3 from run to run
 """Fitted to measurements on Zen 4, for targets that begin two vector operations a cycle."""
 
@@ -172,6 +173,11 @@ def _cut(axis: Axis, side: int) -> Cut:
     return Cut(-(-axis.out // tiles), tiles)
 
 
+def none_fits(spec: ConvSpec) -> bool:
+    """Whether the kernel is too large for any tile, or there are too many filters."""
+    return next(_tiles(spec), None) is None
+
+
 def choose(spec: ConvSpec, target: Target) -> Tiling:
     """The tile that is best on one core, its filters cut to suit the threads.
 
@@ -210,7 +216,9 @@ def _tiles(spec: ConvSpec) -> Iterator[Tiling]:
         rows = _cheapest(first, {n: (2 * n, cost) for n, cost in costs.items()})
         found = list(product(rows, _cheapest(second, {n: (n, costs[n]) for n in sizes})))
     for n, m in found:
-        yield Tiling(n, m, spec.filters // spec.groups)
+        tiling = Tiling(n, m, spec.filters // spec.groups)
+        if 4 * max(Geometry(spec, tiling).weights, Geometry(spec, tiling).scratch) <= MOST:
+            yield tiling
 
 
 def _cheapest(axis: Axis, options: dict[T, tuple[int, float]]) -> list[T]:
