@@ -40,8 +40,8 @@ class Planner(ABC):
         """In which layout a kernel whose result has layout `beside` reads a param."""
 
     @abstractmethod
-    def is_plain_too(self, slot: Slot) -> bool:
-        """Whether a slot in another layout has the bytes of a row-major one."""
+    def row_major(self, slot: Slot) -> Layout | None:
+        """The row-major layout that has the bytes of a slot; None where none has."""
 
     # ---- steps
 
@@ -52,9 +52,9 @@ class Planner(ABC):
         if not node.op.view or operand not in self.home:
             return False
         slot = self.home[operand]
-        if slot.layout != self.plain and not self.is_plain_too(slot):
+        if (layout := self.row_major(slot)) is None:
             return False
-        result = Slot(node.results[0], self.plain)
+        result = Slot(node.results[0], layout)
         self.schedule.aliases[result] = (slot, 0)
         self.home[result.value] = result
         return True
@@ -104,20 +104,20 @@ class Planner(ABC):
     def copied(
         self, value: Value, layout: Layout, sources: tuple[str, ...], into: Slot | None = None
     ) -> Slot:
-        """A copy of a value in a slot of its own."""
+        """A copy of a value in a slot of its own, or what the node of `into` makes of it there."""
         if into is None:
             self.copies += 1
             into = Slot(value, layout, self.copies)
         read = self.beside(value, self.plain)
-        step = self._copy(read, into)
+        node = copy_node(value.type) if into.value is value else into.value.node
+        step = self._copy(node, read, into)
         step.op = "copy" if read.layout == layout else f"{read.layout} to {layout}"
         step.reason = "the value is needed in another place or layout"
         step.sources, step.serial = sources, value.node.serial
         return into
 
-    def _copy(self, read: Slot, into: Slot) -> Step:
+    def _copy(self, node: Node, read: Slot, into: Slot) -> Step:
         """The step of a call that copies one slot into another."""
-        node = copy_node(read.value.type)
         step = step_of(node, "pack", into.layout, [])
         self.schedule.add(
             self.loops_kernel(node, (read.layout,), into.layout), [read], [into], step
@@ -150,6 +150,6 @@ class Planner(ABC):
 
     def _moved(self, made: Slot, into: Slot) -> None:
         """A copy of one slot into another, which is there already."""
-        step = self._copy(made, into)
+        step = self._copy(copy_node(made.value.type), made, into)
         step.op, step.sources = "carry", made.value.node.sources
         step.reason = "what it replaces is read after it is known, or by the kernel that makes it"

@@ -115,9 +115,9 @@ def compile(
     passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
     verify: compare the values before and after every pass and rewrite in f64 (slow).
     snapshots: keep the graph after every pass in `history`.
-    options: what the target understands; for cpu `features`, `cache`, `precision`, `tune`;
-    for cuda `precision`, `cache`. Everywhere precision="exact" adds the products of each op's
-    definition in f32, and "default" is the quickest f32 arithmetic that the target has.
+    options: what the target understands: cpu `features`, `cache`, `precision`, `tune`; cuda
+    `precision`, `cache`, `tune`. precision="exact" adds the products of each op's definition in
+    f32, and "default" is the quickest f32 arithmetic that the target has.
     """
     how = recipe(
         target, threads=threads, passes=passes, verify=verify, snapshots=snapshots, **options

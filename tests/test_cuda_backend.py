@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -75,7 +76,10 @@ def test_a_small_net(dtype: str):
         executable(x)
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_90a"])
+@pytest.mark.parametrize(
+    "arch",
+    ["sm_80", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("sm_90", "sm_90a"))],
+)
 def test_a_small_net_compiles_for_devices_that_are_not_here(arch: str):
     needs_nvrtc()
     executable = compile(small_net(), f"cuda:{arch}", cache=False)
@@ -86,22 +90,25 @@ def test_a_small_net_compiles_for_devices_that_are_not_here(arch: str):
         executable(np.zeros((2, 3, 11, 9), np.float32))
 
 
-@pytest.mark.parametrize("precision", ["exact", "tf32"])
+NETS = ("squeezenet", "resnet50", "shufflenet")
+GRID = list(product(NETS, ("exact", "tf32", "f16"), ("sm_80", "sm_90", "sm_90a")))
+QUICK = [("squeezenet", "exact", "sm_80"), ("squeezenet", "f16", "sm_90a")]
+"""What NVRTC has done in seconds; all of the grid takes minutes."""
+
+
 @pytest.mark.parametrize(
-    "name",
-    ["squeezenet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet50", "shufflenet"))],
+    ("name", "precision", "arch"),
+    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in GRID],
 )
-def test_architectures_compile_without_spills(name: str, precision: str):
+def test_architectures_compile_without_spills(name: str, precision: str, arch: str):
     needs_nvrtc()
     graph = load(LIGHT / f"light_{name}.onnx")
     optimise(graph)
-    for arch in ("sm_80", "sm_90", "sm_90a"):
-        program = build(graph.clone(), arch=arch, precision=precision, cache=False)
-        assert not any("spills" in note for note in program.plan.notes)
-        for code, step in zip(program.emitted.codes, program.plan.steps, strict=True):
-            for function, launch in code.launches:
-                used = program.built.resources[function]
-                assert used.registers * launch.threads <= 65536, step.op
+    program = build(graph.clone, arch=arch, precision=precision, cache=False)
+    assert not any("spills" in note for note in program.plan.notes)
+    for function, launch in program.launches.items():
+        used = program.built.resources[function]
+        assert used.registers * launch.threads <= 65536, function
 
 
 def test_names_of_the_model_stay_in_comments():
@@ -110,7 +117,7 @@ def test_names_of_the_model_stay_in_comments():
     text = print_graph(g)
     for line in text.splitlines():
         assert "#error" not in line or line.startswith("//")
-        assert not line.endswith("\\") or "CN_WARP" in line or line.startswith("  ")
+        assert not line.endswith("\\") or line.startswith("#define") or line.startswith("  ")
     needs_nvrtc()
     assert nvrtc.cubin(text, "sm_90")[0]
 
@@ -193,7 +200,7 @@ def test_precision_by_default_is_what_the_hardware_does_best():
     emulated = Emulator().target("default")
     for target in (CudaTarget("sm_80"), CudaTarget("sm_90a", "exact"), emulated):
         calls = plan(residual_net(), target).calls
-        kinds[target.name] = {call.kernel.kind for call in calls} - {"loops"}
+        kinds[target.name] = {call.kernel.kind for call in calls} - {"loops", "depthwise"}
     assert kinds == {
         "cuda:sm_80": {"gemm_tf32"}, "cuda:sm_90a": {"gemm_fma"}, "cuda-emu": {"gemm_fma"},
     }  # fmt: skip
@@ -236,7 +243,7 @@ def test_a_run_by_way_of_a_driver(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(4)
     for precision, tolerance in (("exact", 2e-6), ("tf32", 2e-3)):
         executable = compile(g, "cuda", cache=False, precision=precision)
-        assert executable.plan.target == "cuda:sm_90"
+        assert executable.plan.target == "cuda:sm_90a"
         assert "of 32 registers" in executable.plan.steps[0].summary
         for _ in range(2):
             x = rng.standard_normal((2, 3, 12, 10)).astype(np.float32)

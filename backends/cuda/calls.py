@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from cnnir.backends.cuda.printer import launch_of, print_kernel, scratch_of
+from cnnir.backends.cuda.printer import launch_of, print_kernel, scratch_of, share_of
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.fused import canonical
@@ -13,7 +13,7 @@ from cnnir.ir import Node
 from cnnir.loops import Kernel, Layout, lower
 
 LANES = 32
-"""Lanes of vector loops: the threads of a warp."""
+"""Lanes of vector loops: the threads of a warp, each with as many lanes as it takes at once."""
 
 
 @dataclass(frozen=True)
@@ -47,4 +47,14 @@ class LoopsKernel:
         for value in self.node.operands:
             layouts.append(None if value is None else next(given))
         layouts += [self.result] * len(self.node.results)
-        return lower(self.node, layouts, LANES, finest=True)
+        return finest(self.node, layouts)
+
+
+def finest(node: Node, layouts: Sequence[Layout | None]) -> Kernel:
+    """The kernel of a node as devices want it: many work items, and lanes for whole warps."""
+    kernel = lower(node, layouts, LANES, finest=True)
+    each = share_of(kernel).each
+    if each == 1 or kernel.buffers[-1].layout.lanes:
+        return kernel
+    wide = lower(node, layouts, LANES * each, finest=True)
+    return wide if share_of(wide).each == each else kernel

@@ -16,6 +16,7 @@ from cnnir.backends.cuda.plan import plan
 from cnnir.backends.cuda.prelude import PRELUDE
 from cnnir.backends.cuda.schedule import Schedule
 from cnnir.backends.cuda.target import CudaTarget
+from cnnir.backends.cuda.warpgroup import WARPGROUP, uses_warpgroups
 from cnnir.ir import Graph
 
 
@@ -29,7 +30,9 @@ def print_graph(graph: Graph, arch: str = "sm_90", precision: str = "default") -
 def listing(schedule: Schedule, emitted: Emitted, places: Places) -> str:
     """A program as CUDA C."""
     table = "\n".join(_table(schedule, emitted, places))
-    return "\n".join([table, "", DEVICE, PRELUDE, *emitted.texts.values()])
+    texts = emitted.texts.values()
+    warpgroups = [WARPGROUP] if any(map(uses_warpgroups, texts)) else []
+    return "\n".join([table, "", DEVICE, *warpgroups, PRELUDE, *texts])
 
 
 def kernel_texts(graph: Graph, arch: str = "sm_90", precision: str = "default") -> dict[int, str]:

@@ -49,6 +49,8 @@ class Block:
 class Machine(Protocol):
     """Memory, code and one queue of work, given back when nobody holds it."""
 
+    name: str
+    """Of the device; equal devices have equal ones."""
     memory: int
     """Bytes that it has."""
     place: Hashable

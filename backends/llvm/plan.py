@@ -121,11 +121,13 @@ class _Planner(Planner):
         self.images[node.results[0]] = images
         return True
 
-    def is_plain_too(self, slot: Slot) -> bool:
-        """Whole blocks of single pixels lie as row-major does: of one image, or a single block."""
+    def row_major(self, slot: Slot) -> Layout | None:
+        """Whole blocks of single pixels lie so, too: of one image, or a single block."""
+        if slot.layout == self.plain:
+            return self.plain
         images, channels, *sizes = slot.value.type.shape
         whole = channels % self.lanes == 0 and all(size == 1 for size in sizes)
-        return whole and (images == 1 or channels == self.lanes)
+        return self.plain if whole and (images == 1 or channels == self.lanes) else None
 
     def _slice(self, node: Node) -> bool:
         """Blocks of channels of all images follow each other: another name for some of them."""

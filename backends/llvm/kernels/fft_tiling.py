@@ -2,7 +2,7 @@
 
 Overlap-save (see T. Stockham, High-speed convolution and correlation, 1966): a tile of n pixels
 gives n - span + 1 results, where a kernel spans `span` pixels. A single tile along an axis may be
-smaller than what its results see, where that wraps around onto padding.
+smaller than what its results see, where that wraps around onto padding of zeros.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from cnnir.backends.llvm.kernels.fft import CYCLIC, REAL, Transform, radices, work
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target
+from cnnir.ops.boundary import ZERO
 
 T = TypeVar("T")
 
@@ -160,7 +161,9 @@ class Geometry:
 def _cut(axis: Axis, side: int) -> Cut:
     """The tiles of an axis, as equal as they can be."""
     span = axis.span(1)
-    wrapped = max(axis.begin + axis.size, axis.out + span - 1 - axis.begin, axis.out)
+    wrapped = axis.span(axis.out)
+    if axis.boundary == ZERO:
+        wrapped = max(axis.begin + axis.size, axis.out + span - 1 - axis.begin, axis.out)
     if side >= wrapped:
         return Cut(axis.out, 1)
     most = side - span + 1
