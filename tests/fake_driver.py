@@ -78,7 +78,7 @@ class FakeDriver:
 
     def compiled(self, texts: Mapping[str, str], arch: str, cache: DiskCache | None) -> Built:
         """In place of NVRTC: functions of the emulator."""
-        assert arch == "sm_90"
+        assert arch == "sm_90a"
         names = {n for t in texts.values() for n in re.findall(r"\b(\w+)\(\n    int\* error", t)}
         functions = {name: Launch((1, 1, 1), (1, 1, 1)) for name in names}
         self.functions |= Emulator().load(texts, functions).functions

@@ -92,7 +92,7 @@ def test_compiled_against_numpy(sizes: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("word", WORDS[1:])
 @pytest.mark.parametrize(
     "layer",
-    [nn.Conv(32, 3, padding=1), nn.DepthwiseConv(7, padding=3), nn.Conv(24, 5, 2, 2, groups=2)],
+    [nn.Conv(32, 3, padding=1), nn.DepthwiseConv(3, padding=1), nn.Conv(24, 5, 2, 2, groups=2)],
     ids=["winograd", "depthwise", "grouped"],
 )
 def test_nothing_is_copied_for_a_border(layer: Any, word: str) -> None:

@@ -243,7 +243,7 @@ def test_a_run_by_way_of_a_driver(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(4)
     for precision, tolerance in (("exact", 2e-6), ("tf32", 2e-3)):
         executable = compile(g, "cuda", cache=False, precision=precision)
-        assert executable.plan.target == "cuda:sm_90"
+        assert executable.plan.target == "cuda:sm_90a"
         assert "of 32 registers" in executable.plan.steps[0].summary
         for _ in range(2):
             x = rng.standard_normal((2, 3, 12, 10)).astype(np.float32)

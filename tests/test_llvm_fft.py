@@ -100,6 +100,31 @@ def test_fft_convolution_agrees_with_the_definition(case, lanes: int) -> None:
     assert fft_error(spec) < TOLERANCE
 
 
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("tile", [(16, 16), (16, 32), (48, 48), None])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("circular",) * 2,
+        ("reflect",) * 2,
+        ("replicate", "zero"),
+        ("zero", "circular"),
+        ("reflect",),
+    ],
+    ids="-".join,
+)
+def test_what_lies_beyond_the_border(words, tile, lanes: int) -> None:
+    """Of several tiles, of one, and with as much padding as image; rows narrower than a vector."""
+    sizes, kernel = ((29, 11), (9, 7)) if len(words) == 2 else ((97,), (31,))
+    most = [9 if word == "reflect" else 11 for word in words]
+    padding = tuple(min(p, limit) for p, limit in zip((4, 3, 8, 11), most * 2, strict=False))
+    spec = spec_of(2, 2, sizes, kernel, padding[: 2 * len(words)], bias=True, lanes=lanes)
+    spec = replace(spec, boundary=words)
+    assert fft_conv.reject(spec) is None
+    chosen = None if tile is None or tile[0] % lanes or tile[1] % lanes else Tiling(*tile, 1)
+    assert fft_error(spec, chosen) < TOLERANCE
+
+
 @pytest.mark.parametrize("tile", [(16, 16), (8, 40), (40, 24), (24, 64)])
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_every_fft_tiling_computes_the_same(tile: tuple[int, int], chunk: int) -> None:
@@ -141,7 +166,9 @@ def test_threads_do_not_decide_how_fft_rounds() -> None:
         ({"plain": False}, "not row-major"),
         ({"kernel": (3, 3)}, "9 taps, too few"),
         ({"sizes": (1, 1)}, "an empty result"),
-        ({"padding": (4, 0, 4, 0), "boundary": ("circular", "zero")}, "its tiles end in zeros"),
+        ({"sizes": (1500, 1500), "kernel": (3, 1200)}, "no tile fits the kernel"),
+        ({"channels": 1024, "filters": 1024}, "the memory for its weights"),
+        ({"padding": (0, 32, 0, 0), "boundary": ("zero", "circular")}, "goes round circular more"),
         ({"sizes": (9, 9, 9), "kernel": (5, 5, 5)}, "3 spatial axes"),
     ],
 )

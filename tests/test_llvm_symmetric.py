@@ -89,16 +89,22 @@ def test_symmetric_says_what_it_does_not_take(changes, words):
 
 
 def graph_of(w: np.ndarray, size: int = 24) -> Graph:
-    g = Graph()
-    x = g.input(TensorType("f32", (1, len(w), size, size)), "x")
+    """Between two layers that mix channels, as nets have them."""
+    g, channels = Graph(), len(w)
+    mix = np.random.default_rng(5).standard_normal((2, channels, channels, 1, 1)) / channels**0.5
+    first, last = mix.astype(np.float32)
+    x = g.input(TensorType("f32", (1, channels, size, size)), "x")
+    y = g.add("relu", g.add("conv", x, g.param("first", first)))
     padding = (w.shape[-2] // 2, w.shape[-1] // 2) * 2
-    y = g.add("conv", x, g.param("w", w), groups=len(w), padding=padding)
-    g.output(g.add("relu", y))
+    y = g.add("relu", g.add("conv", y, g.param("w", w), groups=channels, padding=padding))
+    g.output(g.add("conv", y, g.param("last", last)))
     return g
 
 
 def step_of(g: Graph, **options):
-    (step,) = (s for s in cnnir.compile(g, threads=1, **options).plan.steps if "conv" in s.op)
+    """That of the depthwise convolution."""
+    steps = cnnir.compile(g, threads=1, **options).plan.steps
+    (step,) = (s for s in steps if s.summary.startswith("depthwise"))
     return step
 
 

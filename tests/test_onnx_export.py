@@ -336,3 +336,14 @@ def test_weights_are_little_endian() -> None:
     graph = nn.Sequential(nn.Dense(1, bias=False)).build((1, 1)).graph()
     tensor = export(graph).graph.initializer[0]
     assert tensor.raw_data == struct.pack("<f", graph.params["dense1.weight"][0, 0])
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    net = nn.Conv(1, 3).build((1, 1, 4, 4))
+    with pytest.raises(cnnir.InputError, match=r"there is no folder '.*none' for 'net.onnx'"):
+        cnnir.save_onnx(net, tmp_path / "none" / "net.onnx")
+
+
+def test_something_that_is_no_model() -> None:
+    with pytest.raises(cnnir.InputError, match="the model is of type int, wanted a path, bytes or"):
+        cnnir.load(3)

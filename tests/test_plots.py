@@ -34,6 +34,18 @@ def test_curves_have_losses_and_metrics(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_images_are_grey_or_signed() -> None:
+    rng = np.random.default_rng(0)
+    grey, signed = rng.random((6, 9)), rng.standard_normal((6, 9))
+    figure = plots.images([grey, signed, signed], "abc", columns=2, limits=[1.0, 2.0, None])
+    axes = [axis for axis in figure.axes if axis.get_title()]
+    assert [axis.get_title() for axis in axes] == ["a", "b", "c"]
+    ranges = [axis.images[0].get_clim() for axis in axes]
+    assert ranges[:2] == [(0, 1), (-2, 2)]
+    np.testing.assert_allclose(ranges[2][1], np.quantile(np.abs(signed), 0.995))
+    np.testing.assert_array_equal(axes[1].images[0].get_array(), signed)
+
+
 def test_filters_are_tiles_in_grey_or_in_colours() -> None:
     rng = np.random.default_rng(0)
     grey = plots.filters(rng.standard_normal((5, 2, 3, 3)))
@@ -54,6 +66,8 @@ def test_feature_maps_are_what_the_layer_gives() -> None:
     wanted = cnnir.evaluate(net[:2].graph((1, 3, 8, 8)), [image[None]])[0][0]
     shown = [axis.images[0].get_array() for axis in figure.axes if axis.images]
     np.testing.assert_allclose(np.array(shown), wanted)
+    with pytest.raises(cnnir.InputError, match=r"the image is \[1, 3, 8, 8\], wanted one image"):
+        plots.feature_maps(net, image[None], "relu1")
     with pytest.raises(cnnir.InputError, match=r"no layer 'relu9' in the net; there are conv1"):
         plots.feature_maps(net, image, "relu9")
 

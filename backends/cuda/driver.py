@@ -39,8 +39,9 @@ class Gpu:
         self.name = name.split(b"\0")[0].decode()
         attribute = self._context.attribute
         self.processors = attribute("MULTIPROCESSOR_COUNT")
-        major = attribute("COMPUTE_CAPABILITY_MAJOR")
-        self.arch = f"sm_{major}{attribute('COMPUTE_CAPABILITY_MINOR')}"
+        version = tuple(attribute(f"COMPUTE_CAPABILITY_{part}") for part in ("MAJOR", "MINOR"))
+        # instructions of one kind of device alone, such as wgmma, are in code for it alone
+        self.arch = f"sm_{version[0]}{version[1]}{'a' if version == (9, 0) else ''}"
 
     def target(self, precision: str) -> CudaTarget:
         return CudaTarget(self.arch, precision, self.processors)

@@ -49,7 +49,10 @@ TILINGS, MEASURED, HOPELESS = 5, 8, 2.5
 best predicted time makes another candidate hopeless."""
 
 GATHERED = 4.0
-"""How often the time of reading and writing it takes to put many channels in another layout."""
+"""How often the time of reading and writing it takes to put many channels in blocks, or back."""
+
+PRINTED = 3.0
+"""How often the time of its multiply-adds a depthwise convolution takes that no template serves."""
 
 TRANSFORMS = (winograd, fft_conv)
 """What computes a convolution by fewer products, and rounds differently."""
@@ -93,7 +96,8 @@ def variants(found: list[Offer], target: Target) -> list[Offer]:
 
 def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     spec = _conv_spec(work, lanes)
-    found, rejected = [], []
+    found: list[Offer] = []
+    rejected: list[str] = []
     alone = replace(target, threads=1)
     reads = spec.channels <= FIRST_LAYER_CHANNELS and plain
     direct = replace(spec, plain=reads)
@@ -115,14 +119,27 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         if work.constant(1) is None:
             seconds += _packing(template, wanted, tiling, target)
         if plain != wanted.plain:
-            seconds += _blocking(spec.batch, spec.channels, spec.sizes, lanes, target)
+            times = GATHERED if spec.channels > FIRST_LAYER_CHANNELS else 1
+            seconds += times * _blocking(spec.batch, spec.channels, spec.sizes, lanes, target)
         blocked = template is not fft_conv
         if blocked == work.leaves:
-            seconds += _blocking(spec.batch, spec.filters, spec.y_sizes, lanes, target)
+            seconds += GATHERED * _blocking(spec.batch, spec.filters, spec.y_sizes, lanes, target)
         how = "plain" if wanted.plain else "blocked"
         roles = _roles(how, work.bias)
+        if template is fft_conv and not found:
+            printed = _printed(spec, target)
+            others = f"loops: about {printed * 1e6:.0f} us"
+            if printed < seconds:
+                rejected.append(f"{kind}: predicted {seconds * 1e6:.0f} us, {others}")
+                continue
+            rejected.append(others)
         found.append(Offer(kind, template, wanted, tiling, seconds, blocked, roles))
     return found, rejected
+
+
+def _printed(spec: direct_conv.ConvSpec, target: Target) -> float:
+    """Seconds on one core of code from the element definition, roughly."""
+    return PRINTED * spec.flops / (2 * target.fmas * spec.lanes * target.hz)
 
 
 def _against(template: ModuleType, work: Work, spec: Any, target: Target) -> str | None:
@@ -165,8 +182,7 @@ def _blocking(
 ) -> float:
     """Seconds to put a row-major activation into blocks of channels, or back."""
     touched = channels + -(-channels // lanes) * lanes
-    rate = target.cached / (GATHERED if channels > FIRST_LAYER_CHANNELS else 1)
-    return 4 * batch * touched * prod(sizes) / rate
+    return 4 * batch * touched * prod(sizes) / target.cached
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:

@@ -2,6 +2,7 @@
 
 kernels       the well-known filters: blur, sharpen, edges
 operators     any affine graph or layer as a sparse matrix and a shift
+factorisation kernels as sums of products of 1-D kernels
 differences   discrete gradients and Laplacians as matrices
 structure     what kind of matrix that is: Toeplitz, circulant, banded, symmetric ...
 scales        kernels between resolutions of an image
@@ -20,6 +21,7 @@ from cnnir.mathematics import kernels
 from cnnir.mathematics.chain_rule import ChainRule, chain_rule
 from cnnir.mathematics.differences import gradient_matrix, laplacian_matrix
 from cnnir.mathematics.equivariance import Equivariance, equivariance
+from cnnir.mathematics.factorisation import CPFit, cp_fit
 from cnnir.mathematics.operators import AffineOperator, as_matrix
 from cnnir.mathematics.plane import Region, plane_regions
 from cnnir.mathematics.projection import project
@@ -30,6 +32,7 @@ from cnnir.mathematics.structure import Structure
 
 __all__ = [
     "AffineOperator",
+    "CPFit",
     "ChainRule",
     "Equivariance",
     "LocalAffine",
@@ -38,6 +41,7 @@ __all__ = [
     "as_matrix",
     "chain_rule",
     "condition_number",
+    "cp_fit",
     "differential_operator",
     "eigenvalues",
     "equivariance",

@@ -30,7 +30,7 @@ def matrix(operator: AffineOperator) -> Figure:
     figure = Figure((5, 5 * max(0.3, dense.shape[0] / dense.shape[1])), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(dense, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
-    axes.set_title(operator.structure.name, fontsize=10)
+    axes.set_title(operator.structure.name, fontsize=10, wrap=True)
     axes.set(xlabel="input", ylabel="output")
     figure.colorbar(shown, shrink=0.7)
     return figure
@@ -82,5 +82,7 @@ def linear_regions(
     height = value.reshape(points, points)
     axes.contour(line, line, height, 12, colors="#1f4e79", linewidths=0.7)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.set_title(f"{len(regions)} regions", fontsize=10)
+    axes.set_title(f"{len(regions)} regions; lines: the first output is constant", fontsize=10)
+    if plane is None:
+        axes.set(xlabel="first input", ylabel="second input")
     return figure

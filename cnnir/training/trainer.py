@@ -283,7 +283,7 @@ def _rates(rates: Mapping[str, float]) -> Row:
 
 def _hint(batch: Batch, data: Data) -> str:
     """What is special about the last batch, where it did not fit."""
-    if isinstance(data, Arrays) and batch.size < data.size:
+    if isinstance(data, Arrays) and batch.size < data.size < data.length:
         return (
             f"\n  this is the last batch, with {batch.size} of {data.length} samples; "
             "partial='drop' leaves it out"

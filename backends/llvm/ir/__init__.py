@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cnnir.backends.llvm.ir.builder import Alloca, IRBuilder, PhiInstr
 from cnnir.backends.llvm.ir.function import Block, Function, Module
-from cnnir.backends.llvm.ir.type import (
+from cnnir.backends.llvm.ir.kinds import (
     DoubleType,
     FloatType,
     FunctionType,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from cnnir.backends.llvm.ir.function import Block, Function, Module
-from cnnir.backends.llvm.ir.type import IntType, PointerType, Type, VectorType
+from cnnir.backends.llvm.ir.kinds import IntType, PointerType, Type, VectorType
 from cnnir.backends.llvm.ir.values import Constant, Value
 
 _I1, _PTR = IntType(1), PointerType()
@@ -14,7 +14,7 @@ _SIGNED = {"<": "slt", "<=": "sle", ">": "sgt", ">=": "sge", "==": "eq", "!=": "
 _UNSIGNED = {"<": "ult", "<=": "ule", ">": "ugt", ">=": "uge", "==": "eq", "!=": "ne"}
 _ORDERED = {"<": "olt", "<=": "ole", ">": "ogt", ">=": "oge", "==": "oeq", "!=": "one"}
 _UNORDERED = {"<": "ult", "<=": "ule", ">": "ugt", ">=": "uge", "==": "ueq", "!=": "une"}
-_UNORDERED["uno"] = "uno"
+_ORDERED["ord"], _UNORDERED["uno"] = "ord", "uno"
 
 
 class PhiInstr(Value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cnnir.backends.llvm.ir.type import FunctionType, PointerType
+from cnnir.backends.llvm.ir.kinds import FunctionType, PointerType
 from cnnir.backends.llvm.ir.values import Argument, Value
 
 _PLAIN = re.compile(r"[\w.$-]+")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
-from cnnir.backends.llvm.ir.type import FloatType, IntType, Type, VectorType
+from cnnir.backends.llvm.ir.kinds import FloatType, IntType, Type, VectorType
 
 Number: TypeAlias = "bool | int | float"
 

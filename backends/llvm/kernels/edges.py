@@ -118,9 +118,10 @@ def place(b: Builder, axis: Axis, at: Index, low: int, high: int) -> Index:
             turns = -(low // axis.size)
             return b.rem(b.add(at, turns * axis.size), axis.size)
         if low < 0:
-            at = b.ir.select(b.truth(b.less(at, 0)), b.add(at, axis.size), at)
+            at = b.ir.select(b.truth(b.less(at, 0)), b.value(b.add(at, axis.size)), b.value(at))
         if high >= axis.size:
-            at = b.ir.select(b.truth(b.less(at, axis.size)), at, b.sub(at, axis.size))
+            back = b.value(b.sub(at, axis.size))
+            at = b.ir.select(b.truth(b.less(at, axis.size)), b.value(at), back)
     if axis.boundary == "reflect":
         at = b.max(at, b.sub(0, at)) if low < 0 else at
         return b.min(at, b.sub(2 * (axis.size - 1), at)) if high >= axis.size else at

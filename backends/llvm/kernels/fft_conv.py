@@ -27,8 +27,16 @@ import numpy as np
 import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import line
+from cnnir.backends.llvm.kernels.edges import line_place
 from cnnir.backends.llvm.kernels.fft import Area, Complex, times
-from cnnir.backends.llvm.kernels.fft_tiling import Geometry, Tiling, choose, estimate, tilings
+from cnnir.backends.llvm.kernels.fft_tiling import (
+    Geometry,
+    Tiling,
+    choose,
+    estimate,
+    none_fits,
+    tilings,
+)
 from cnnir.backends.llvm.kernels.spec import (
     ConvSpec,
     Epilogue,
@@ -40,7 +48,7 @@ from cnnir.backends.llvm.kernels.spec import (
     storage,
 )
 from cnnir.backends.llvm.kernels.transposed import transposed
-from cnnir.ops.boundary import ZERO
+from cnnir.ops.boundary import ZERO, reads
 
 __all__ = [
     "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
@@ -61,9 +69,13 @@ def reject(spec: ConvSpec) -> str | None:
         return "it stores what it computes"
     if not spec.plain:
         return "input is not row-major"
-    if any(axis.boundary != ZERO for axis in spec.axes()):
-        return f"boundary {', '.join(spec.boundary)}, its tiles end in zeros"
-    return spec.problem()
+    rank, words = len(spec.sizes), reads(spec.boundary, spec.padding)
+    for axis, (word, size) in enumerate(zip(words, spec.sizes, strict=True)):
+        if word != ZERO and max(spec.padding[axis], spec.padding[rank + axis]) > size:
+            return f"padding goes round {word} more than once"
+    if problem := spec.problem():
+        return problem
+    return "no tile fits the kernel, or the memory for its weights" if none_fits(spec) else None
 
 
 def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
@@ -213,19 +225,17 @@ class _Emitter:
         b, g = self.b, self.g
         lies = self.spec.x_strides
         base = b.add(b.mul(plane, lies.plane), b.mul(self.image, lies.image))
-        starts = [
-            b.add(b.mul(tile, cut.results), -axis.begin)
-            for tile, cut, axis in zip(self.tile, g.cuts, g.axes, strict=True)
-        ]
+        starts = [b.mul(tile, cut.results) for tile, cut in zip(self.tile, g.cuts, strict=True)]
+        along = g.axes[-1]
+        first = b.add(starts[-1], column, -along.begin)
 
         def pixel(i: Index) -> ir.Value:
             if g.twisted:
-                first = b.add(starts[0], b.mul(i, g.tiling.columns), column)
-                return line.read(b, self.x, base, first, g.axes[0].size)
-            row, size = b.add(starts[0], i), g.axes[1].size
-            there = b.inside(row, g.axes[0].size)
-            start = b.add(base, b.mul(row, size))
-            return line.read(b, self.x, start, b.add(starts[1], column), size, there)
+                behind = b.add(first, b.mul(i, g.tiling.columns))
+                return line.read(b, self.x, base, behind, along)
+            row, there = line_place(b, g.axes[0], b.add(starts[0], i))
+            start = b.add(base, b.mul(row, along.size))
+            return line.read(b, self.x, start, first, along, there, ahead=b.lanes)
 
         return lambda i: (pixel(i), pixel(b.add(i, g.tiling.rows)))
 

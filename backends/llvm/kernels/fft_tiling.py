@@ -2,7 +2,7 @@
 
 Overlap-save (see T. Stockham, High-speed convolution and correlation, 1966): a tile of n pixels
 gives n - span + 1 results, where a kernel spans `span` pixels. A single tile along an axis may be
-smaller than what its results see, where that wraps around onto padding.
+smaller than what its results see, where that wraps around onto padding of zeros.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from cnnir.backends.llvm.kernels.fft import CYCLIC, REAL, Transform, radices, work
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target
+from cnnir.ops.boundary import ZERO
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ MULTIPLY = 3.3  # of a complex product added to a sum, where there are several c
 SPILL = 0.27  # of an operation more where a tile on its way is beyond L2
 LINE = 10.0  # of a cache line of an image that is beyond L2, a row away from the last one
 STREAM, MEMORY = 19.0, 7.0  # bytes of weights a cycle: from L3, and from memory
+MOST = 256 << 20  # bytes of transformed weights, and of a thread's scratch
 HOT = 12 << 20  # bytes of weights that may stay in L3 from run to run
 """Fitted to measurements on Zen 4, for targets that begin two vector operations a cycle."""
 
@@ -159,7 +161,9 @@ class Geometry:
 def _cut(axis: Axis, side: int) -> Cut:
     """The tiles of an axis, as equal as they can be."""
     span = axis.span(1)
-    wrapped = max(axis.begin + axis.size, axis.out + span - 1 - axis.begin, axis.out)
+    wrapped = axis.span(axis.out)
+    if axis.boundary == ZERO:
+        wrapped = max(axis.begin + axis.size, axis.out + span - 1 - axis.begin, axis.out)
     if side >= wrapped:
         return Cut(axis.out, 1)
     most = side - span + 1
@@ -167,6 +171,11 @@ def _cut(axis: Axis, side: int) -> Cut:
         return Cut(0, 0)
     tiles = -(-axis.out // most)
     return Cut(-(-axis.out // tiles), tiles)
+
+
+def none_fits(spec: ConvSpec) -> bool:
+    """Whether the kernel is too large for any tile, or there are too many filters."""
+    return next(_tiles(spec), None) is None
 
 
 def choose(spec: ConvSpec, target: Target) -> Tiling:
@@ -207,7 +216,9 @@ def _tiles(spec: ConvSpec) -> Iterator[Tiling]:
         rows = _cheapest(first, {n: (2 * n, cost) for n, cost in costs.items()})
         found = list(product(rows, _cheapest(second, {n: (n, costs[n]) for n in sizes})))
     for n, m in found:
-        yield Tiling(n, m, spec.filters // spec.groups)
+        tiling = Tiling(n, m, spec.filters // spec.groups)
+        if 4 * max(Geometry(spec, tiling).weights, Geometry(spec, tiling).scratch) <= MOST:
+            yield tiling
 
 
 def _cheapest(axis: Axis, options: dict[T, tuple[int, float]]) -> list[T]:
