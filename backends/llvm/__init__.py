@@ -8,6 +8,7 @@ disk where it is known of what it was made, and found there the next time. Tuned
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import time
@@ -75,7 +76,17 @@ def build(
         image = making.make(graph(), host, options, objects)
     image.plan.notes += images.notes() if images else []
     keep = partial(images.save, key, image) if images and not known else None
-    return LlvmProgram(image, host, threads, objects, keep)
+    program = LlvmProgram(image, host, threads, objects, keep)
+    if not known:
+        _give_back()
+    return program
+
+
+def _give_back() -> None:
+    """Return free memory to the system, where the C library (glibc) would keep it otherwise: what
+    the compiler used, and the loader."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(ctypes.c_size_t(0))
 
 
 def __getattr__(name: str) -> Any:

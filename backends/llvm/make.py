@@ -5,7 +5,6 @@ LLVM compiles in threads, from the first kernel on that is written.
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,7 +46,6 @@ def make(
             texts = packed(code.texts)
         with _timed(seconds, "compile"):
             objects, report = compilation.objects()
-    _give_back()
     steps = [call.step for call in schedule.calls]
     described = Plan(target.name, steps, notes=schedule.notes + report.notes, serials=serials)
     described.seconds = seconds
@@ -77,12 +75,3 @@ def _planned(
     if tuning is not None and tuning.measure():
         schedule = plan(graph, target, threads, exact, tuning)
     return schedule
-
-
-def _give_back() -> None:
-    """Return free memory to the system, where the C library (glibc) would keep it otherwise.
-
-    A hundred megabytes of ResNet-50's process, of weights in their first form and of the compiler.
-    """
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(ctypes.c_size_t(0))

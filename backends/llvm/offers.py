@@ -96,7 +96,8 @@ def variants(found: list[Offer], target: Target) -> list[Offer]:
 
 def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     spec = _conv_spec(work, lanes)
-    found, rejected = [], []
+    found: list[Offer] = []
+    rejected: list[str] = []
     alone = replace(target, threads=1)
     reads = spec.channels <= FIRST_LAYER_CHANNELS and plain
     direct = replace(spec, plain=reads)
