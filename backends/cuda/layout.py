@@ -1,4 +1,8 @@
-"""Layouts of activations: row-major, and channels last, which is how tuned kernels read images."""
+"""Layouts of activations: row-major, and channels last, which is how tuned kernels read images.
+
+A layout also says what an element is stored as. Values of f32 may lie in memory in 16 bits (their
+`storage`): kernels compute in f32 all the same, and memory sees half the bytes.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,22 @@ from typing import Any
 import numpy as np
 
 from cnnir.loops.statements import RowMajor
+from cnnir.tensortype import TensorType
 
 
 @dataclass(frozen=True)
 class Plain(RowMajor):
     """Row-major."""
 
+    storage: str = ""
+    """The type in memory, where it is not the value's own: f16 or bf16."""
+
+    def pack(self, array: np.ndarray) -> np.ndarray:
+        """The storage of an array, as one axis."""
+        return np.ascontiguousarray(stored(array, self.storage)).reshape(-1)
+
     def __str__(self) -> str:
-        return "plain"
+        return f"plain {self.storage}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,8 @@ class ChannelsLast:
     """
 
     lanes: int
+    storage: str = ""
+    """The type in memory, where it is not the value's own: f16 or bf16."""
 
     def offset(self, shape: tuple[int, ...], index: Sequence[Any]) -> Any:
         """The position of an element."""
@@ -43,7 +57,8 @@ class ChannelsLast:
 
     def pack(self, array: np.ndarray) -> np.ndarray:
         """The storage of an array, as one axis."""
-        return np.ascontiguousarray(np.moveaxis(array, 1, -1)).reshape(-1)
+        last = np.moveaxis(stored(array, self.storage), 1, -1)
+        return np.ascontiguousarray(last).reshape(-1)
 
     def unpack(self, storage: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The array that a storage holds."""
@@ -52,4 +67,9 @@ class ChannelsLast:
         return np.ascontiguousarray(np.moveaxis(images, -1, 1))
 
     def __str__(self) -> str:
-        return "channels last"
+        return f"channels last {self.storage}".rstrip()
+
+
+def stored(array: np.ndarray, storage: str) -> np.ndarray:
+    """An array as it is stored."""
+    return array.astype(TensorType(storage, ()).numpy) if storage else array

@@ -6,30 +6,57 @@ choose. The templates in `kernels/` know shapes; nodes are the business of this 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from math import prod
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from cnnir.backends.cuda.epilogue import Epilogue
-from cnnir.backends.cuda.kernels import gemm_fma, gemm_tf32
+from cnnir.backends.cuda.kernels.depthwise import Depthwise
+from cnnir.backends.cuda.kernels.gemm_fma import FmaGemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
+from cnnir.backends.cuda.kernels.gemm_tensor import TensorGemm
+from cnnir.backends.cuda.kernels.gemm_warpgroup import WarpgroupGemm
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.fused import anchor_of, canonical, outer_values
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
+from cnnir.ops.boundary import ZERO, reads
+
+
+class Template(Protocol):
+    """A tuned kernel for problems of one kind."""
+
+    kind: str
+    order: str
+    """Of constant weights: equal ones of a param share bytes."""
+    storage: str
+    """What x is stored as, where that is not its type."""
+
+    def reject(self, spec: Any) -> str | None:
+        """Why it cannot serve, or None."""
+
+    def choose(self, spec: Any, target: CudaTarget) -> tuple[Any, float]:
+        """The best tile, and the seconds that it is predicted to take."""
+
+    def ranked(self, spec: Any, target: CudaTarget) -> list[tuple[Any, float]]:
+        """All tiles worth considering, as `choose` gives them, the best first."""
+
+    def pack(self, w: np.ndarray, spec: Any) -> np.ndarray:
+        """Constant weights as the kernel reads them."""
+
+    def emit(self, name: str, spec: Any, tile: Any, epilogue: Epilogue) -> Code:
+        """The kernel, and what else it needs."""
 
 
 @dataclass(frozen=True)
 class Offer:
     """A template that can serve, with its tile and predicted time."""
 
-    template: ModuleType = field(repr=False)
+    template: Template = field(repr=False)
     spec: Any
     tile: Any
     seconds: float
@@ -37,28 +64,32 @@ class Offer:
     """Whether the result is images with channels last, else row-major."""
     operands: tuple[tuple[Value, str], ...] = field(repr=False)
     """(value, how): channels last, plain, or packed by the template."""
-    weights: Callable[[np.ndarray], np.ndarray] = field(repr=False, default=np.asarray)
-    """Constant weights as [filter, channel, *kernel]."""
+    weights: Callable[[np.ndarray, Any], np.ndarray] = field(repr=False)
+    """Constant weights as [filter, channel, *kernel] of the spec."""
 
     @property
     def kind(self) -> str:
         """The template's name."""
-        return str(self.template.KIND)
+        return self.template.kind
 
     @property
     def why(self) -> str:
         """The reason to take it."""
         return f"predicted {self.seconds * 1e6:.1f} us"
 
+    def variants(self, target: CudaTarget, most: int) -> list[Offer]:
+        """The same with other tiles, the best first."""
+        ranked = self.template.ranked(self.spec, target)
+        return [replace(self, tile=tile, seconds=seconds) for tile, seconds in ranked[:most]]
+
     @property
     def packing(self) -> str:
         """The order in which constant weights are wanted: equal ones of a param share bytes."""
-        return f"{self.template.ORDER}, {self.spec.groups} groups"
+        return f"{self.template.order}, {self.spec.groups} groups of {self.spec.group_channels}"
 
     def pack(self, array: np.ndarray) -> np.ndarray:
         """Constant weights in the template's order."""
-        packed: np.ndarray = self.template.pack(self.weights(array), self.spec)
-        return packed
+        return self.template.pack(self.weights(array, self.spec), self.spec)
 
 
 @dataclass(frozen=True)
@@ -78,14 +109,20 @@ class TemplateKernel:
 
     @property
     def key(self) -> Hashable:
-        shape = (self.offer.kind, repr(self.offer.spec), repr(self.offer.tile))
+        return (self.problem, repr(self.offer.tile))
+
+    @property
+    def problem(self) -> Hashable:
+        """All that the code depends on but the tile."""
         fused = canonical(self.node) if self.node is not anchor_of(self.node) else ""
-        return (*shape, fused, tuple(map(str, (*self.layouts, self.result))))
+        layouts = tuple(map(str, (*self.layouts, self.result)))
+        return (self.offer.kind, repr(self.offer.spec), fused, layouts)
 
     def emit(self, name: str, target: CudaTarget) -> Code:
-        epilogue = Epilogue(self.node, anchor_of(self.node), self.extra, self.layouts, self.result)
-        code: Code = self.offer.template.emit(name, self.offer.spec, self.offer.tile, epilogue)
-        return code
+        offer, anchor = self.offer, anchor_of(self.node)
+        bias = offer.spec.bias
+        epilogue = Epilogue(self.node, anchor, self.extra, self.layouts, self.result, bias)
+        return offer.template.emit(name, offer.spec, offer.tile, epilogue)
 
 
 Found = tuple[list[Offer], list[str]]
@@ -124,7 +161,10 @@ def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -
         given = tuple(values) or (default,) * rank
         return (default, *given) if rank == 1 else given  # type: ignore[return-value]
 
-    begins = (tuple(attrs["padding"]) or (0,) * 2 * rank)[:rank]
+    border = tuple(attrs["padding"]) or (0,) * 2 * rank
+    if set(reads(attrs["boundary"], border)) != {ZERO}:
+        return [], [f"boundary {', '.join(attrs['boundary'])}, templates have zeros"]
+    begins = border[:rank]
     spec = GemmSpec(
         images=x.type.shape[0],
         channels=x.type.shape[1],
@@ -139,7 +179,25 @@ def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -
         bias=bool(rest and rest[0] is not None),
     )
     bias = [(rest[0], "plain")] if spec.bias else []
-    return _products(spec, ((x, "channels last"), (w, "packed"), *bias), True, target)
+    given = ((x, "channels last"), (w, "packed"), *bias)
+    return _products(_whole_vectors(spec, x, target), given, True, target, _with_channels)
+
+
+def _whole_vectors(spec: GemmSpec, x: Value, target: CudaTarget) -> GemmSpec:
+    """More channels, of zeros, where x has to be copied anyway: tensor cores want them by fours.
+
+    Operands of 16 bits come two at a time at least, so an odd number is worth a copy too.
+    """
+    copied = x.node.kind == "input" or (target.storage and spec.channels % 2)
+    if target.precision == "exact" or spec.groups > 1 or not copied:
+        return spec
+    return replace(spec, channels=-(-spec.channels // 4) * 4)
+
+
+def _with_channels(w: np.ndarray, spec: GemmSpec) -> np.ndarray:
+    """Weights [f, c, *kernel] with zeros for channels that x has in addition."""
+    more = spec.group_channels - w.shape[1]
+    return np.pad(w, [(0, 0), (0, more)] + [(0, 0)] * (w.ndim - 2))
 
 
 def _matmul(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
@@ -162,7 +220,7 @@ def _matmul(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget)
         packed=constant,
     )
     how = "packed" if constant else "plain"
-    return _products(spec, ((x, "plain"), (w, how)), False, target, np.transpose)
+    return _products(spec, ((x, "plain"), (w, how)), False, target, lambda w, _: w.T)
 
 
 def _products(
@@ -170,15 +228,36 @@ def _products(
     operands: tuple[tuple[Value, str], ...],
     channels_last: bool,
     target: CudaTarget,
-    weights: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    weights: Callable[[np.ndarray, GemmSpec], np.ndarray],
 ) -> Found:
-    if reason := spec.reject():
-        return [], [f"{gemm_fma.KIND}: {reason}"]
-    offer = partial(Offer, channels_last=channels_last, operands=operands, weights=weights)
-    if target.precision == "tf32" and (reason := gemm_tf32.reject(spec)) is None:
-        return [offer(gemm_tf32, spec, *gemm_tf32.choose(spec, target))], []
-    rejected = [f"{gemm_tf32.KIND}: {reason or 'precision exact'}"]
-    return [offer(gemm_fma, spec, *gemm_fma.choose(spec, target))], rejected
+    """weights: those of the node as [filter, channel, *kernel] of the spec."""
+    rejected = ["tensor cores: precision exact"] if target.precision == "exact" else []
+    for templates in _by_preference(target):
+        found = []
+        for template in templates:
+            if reason := template.reject(spec):
+                rejected.append(f"{template.kind}: {reason}")
+                continue
+            tile, seconds = template.choose(spec, target)
+            found.append(Offer(template, spec, tile, seconds, channels_last, operands, weights))
+        if found:
+            return found, rejected
+    return [], rejected
+
+
+_FMA, _DEPTHWISE = FmaGemm(), {storage: Depthwise(storage) for storage in ("", "f16", "bf16")}
+_TENSOR = {precision: TensorGemm(precision) for precision in ("tf32", "f16", "bf16")}
+_WARPGROUP = {precision: WarpgroupGemm(precision) for precision in ("f16", "bf16")}
+
+
+def _by_preference(target: CudaTarget) -> Iterator[tuple[Template, ...]]:
+    """Templates for products; of several that are as good the predicted time decides."""
+    if target.arch == "sm_90a" and target.precision in _WARPGROUP:
+        yield _WARPGROUP[target.precision], _TENSOR[target.precision]
+    elif target.precision in _TENSOR:
+        yield (_TENSOR[target.precision],)
+    yield (_FMA,)
+    yield (_DEPTHWISE[target.storage],)
 
 
 _MAKERS: dict[str, Callable[[Graph, Node, list[Any], CudaTarget], Found]] = {

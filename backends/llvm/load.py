@@ -72,6 +72,7 @@ class LlvmProgram(Program):
             self._release(frame)
 
     def advance(self, arrays: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
+        state.here()
         frame = self._acquire()
         try:
             return self._call(None, arrays, frame, state)

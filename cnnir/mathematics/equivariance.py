@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
 from cnnir.errors import InputError
@@ -81,7 +82,8 @@ def equivariance(source: Any, transformation: str | Sequence[int], *shapes: Any)
     graph = graph_of(source, shapes).clone()
     x, y = sole_input(graph), sole_output(graph)
     _check(transformation, x.type)
-    nodes = _data_nodes(graph, x)
+    varied = nx.descendants(graph.nx, x.node)
+    nodes = [n for n in graph.order() if n in varied and is_float(n.results[0].type.dtype)]
     graph.outputs, graph.trims = [n.results[0] for n in nodes], {}
     graph.output_names = [f"y{k}" for k in range(len(nodes))]
     image = np.random.default_rng(0).standard_normal(x.type.shape)
@@ -188,17 +190,6 @@ def _middle(a: np.ndarray) -> np.ndarray:
     of each axis."""
     inner = (slice((n - max(n // 8, 1)) // 2, (n + max(n // 8, 1) + 1) // 2) for n in a.shape[2:])
     return a[(slice(None), slice(None), *inner)]
-
-
-def _data_nodes(graph: Graph, x: Value) -> list[Node]:
-    """The nodes that depend on the input and give floats, in order."""
-    varied, found = {x}, []
-    for node in graph.order():
-        if node.op is not None and any(v in varied for v in node.operands):
-            varied.update(node.results)
-            if is_float(node.results[0].type.dtype):
-                found.append(node)
-    return found
 
 
 def _scales(graph: Graph, x: Value) -> Scales:
