@@ -2,8 +2,8 @@
 
     python benchmarks/boundaries.py [--threads 1] [--precision exact] [--seconds S] [--record]
 
-The same layer with each boundary in turn, the time of the convolution's own step alone: what brings
-the image into blocks of channels, and the result out of them, is left out. `padded` is the way that
+The same layer with each boundary in turn, between two others as in a net, and the time of its own
+step alone. `padded` is the way that
 a boundary would go otherwise: a step that makes a padded copy, and the convolution of that.
 With --record rows go to results/boundaries.jsonl.
 """
@@ -21,8 +21,11 @@ from results import append, context
 import cnnir
 from cnnir import Graph, TensorType
 from cnnir.compile import Executable
+from cnnir.ir import Value
 from cnnir.ops.boundary import MODES
 
+FIRST_LAYER = 4  # channels up to which nothing is in front
+MEASURED = "measured"
 WORDS = ("zero", *MODES, "padded")
 
 
@@ -39,20 +42,29 @@ class Layer:
     groups: int = 1
 
     def graph(self, word: str) -> Graph:
-        """The convolution; behind a circular pad for `padded`."""
-        rng, rank, g = np.random.default_rng(0), len(self.sizes), Graph()
+        """The convolution between two that mix channels, as nets have it; behind a circular pad for
+        `padded`."""
+        rank, g = len(self.sizes), Graph()
         x = g.input(TensorType("f32", (1, self.channels, *self.sizes)), "x")
-        shape = (self.filters, self.channels // self.groups, *(self.kernel,) * rank)
-        w = g.param("w", rng.standard_normal(shape, dtype=np.float32))
+        if self.channels > FIRST_LAYER:
+            x = g.add("relu", g.add("conv", x, _weights(g, self.channels, self.channels, rank, 1)))
+        w = _weights(g, self.filters, self.channels // self.groups, rank, self.kernel)
         padding = (self.kernel // 2,) * (2 * rank)
         attrs: dict[str, object] = {"stride": (self.stride,) * rank, "groups": self.groups}
-        if word == "padded":
-            half = (0, 0, *padding[:rank])
-            x = g.add("pad", x, padding=half * 2, mode="wrap")
-        else:
-            attrs |= {"padding": padding, "boundary": () if word == "zero" else (word,) * rank}
-        g.output(g.add("conv", x, w, **attrs))
+        with g.provenance(MEASURED):
+            if word == "padded":
+                half = (0, 0, *padding[:rank])
+                x = g.add("pad", x, padding=half * 2, mode="wrap")
+            else:
+                attrs |= {"padding": padding, "boundary": () if word == "zero" else (word,) * rank}
+            y = g.add("relu", g.add("conv", x, w, **attrs))
+        g.output(g.add("conv", y, _weights(g, self.filters, self.filters, rank, 1)))
         return g
+
+
+def _weights(g: Graph, filters: int, channels: int, rank: int, size: int) -> Value:
+    shape = (filters, channels, *(size,) * rank)
+    return g.param("w", np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
 
 
 LAYERS = (
@@ -68,13 +80,15 @@ LAYERS = (
     Layer("4 groups 5x5 96 28x28", 96, 96, (28, 28), 5, 1, 4),
     Layer("9 64>64 4096", 64, 64, (4096,), 9),
     Layer("3x3x3 16>32 24x24x24", 16, 32, (24, 24, 24), 3),
+    Layer("15x15 1 512x512", 1, 1, (512, 512), 15),
+    Layer("depthwise 31x31 8 128x128", 8, 8, (128, 128), 31, 1, 8),
 )
 
 
 def step_times(exe: Executable, x: np.ndarray) -> float:
     """Seconds of the convolution's step, and of a pad in front of it."""
     steps = zip(exe.plan.steps, exe.profile({"x": x}), strict=True)
-    return sum(seconds for step, seconds in steps if step.op in ("conv", "pad"))
+    return sum(seconds for step, seconds in steps if MEASURED in step.sources)
 
 
 def measure(layer: Layer, threads: int, precision: str, seconds: float) -> dict[str, object]:
@@ -90,7 +104,7 @@ def measure(layer: Layer, threads: int, precision: str, seconds: float) -> dict[
         for word, exe in runs.items():
             times[word] += [step_times(exe, x) for _ in range(3)]
     best = {word: median(found) for word, found in times.items()}
-    kernel = next(s.kernel for s in runs["zero"].plan.steps if s.op.startswith("conv"))
+    kernel = next(s.kernel for s in runs["zero"].plan.steps if MEASURED in s.sources)
     row: dict[str, object] = {"layer": layer.name, "kernel": kernel, "threads": threads}
     row |= {"precision": precision, "zero_us": round(best["zero"] * 1e6, 1)}
     return row | {word: round(best[word] / best["zero"], 3) for word in WORDS[1:]}

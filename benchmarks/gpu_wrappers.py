@@ -62,6 +62,22 @@ MULTIPLY = """  const unsigned* const bits = (const unsigned*)a;
   for (int k = 0; k < 4; ++k) ((float*)out)[4 * i + k] = c[k];
 }}
 """
+PRODUCTS = """  CN_SHARED(shared);
+  for (int k = 0; k < 8; ++k) cn_copy<16>(shared + 2048 * k + 16 * i, a + 512 * k + 4 * i, true);
+  cn_end_group();
+  cn_wait_groups<0>();
+  cn_show_copies();
+  __syncthreads();
+  float c[8][4];
+  for (int j = 0; j < 32; ++j) c[j / 4][j % 4] = j - 0.01f * i;
+  cn_begin_products();
+  for (int k = 0; k < 4; ++k)
+    cn_products_{dtype}<64>(c, cn_rows(shared + 32 * k), cn_rows(shared + 8192 + 32 * k));
+  cn_end_products();
+  cn_wait_products<0>();
+  for (int j = 0; j < 32; ++j) ((float*)out)[32 * i + j] = c[j / 4][j % 4];
+}}
+"""
 
 
 @dataclass(frozen=True)
@@ -77,8 +93,8 @@ class Case:
     tolerance: float = 0.0
 
 
-def cases() -> list[Case]:
-    """All functions that are not plain C."""
+def cases(arch: str) -> list[Case]:
+    """All functions that are not plain C, as far as an architecture has them."""
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 1 << 32, 1 << 16, np.uint64).astype(np.uint32)
     bits[:4096] = bits[:4096] & 0x807FFFFF | 0x38000000  # about the least normal f16
@@ -96,11 +112,16 @@ def cases() -> list[Case]:
         numbers = _operands(rng.standard_normal((192, 2)).astype(np.float32), dtype)
         text = MULTIPLY.format(dtype=dtype)
         found.append(_case(f"multiply_{dtype}", text, numbers, 128, tolerance=1e-6))
+    for dtype in ("f16", "bf16") if arch == "sm_90a" else ():
+        numbers = _operands(rng.standard_normal((4096, 2)).astype(np.float32), dtype)
+        text = PRODUCTS.format(dtype=dtype)
+        about = {"threads": 128, "shared": 16384, "tolerance": 1e-6}
+        found.append(_case(f"products_{dtype}", text, numbers, 4096, **about))
     return found
 
 
 def _operands(values: np.ndarray, dtype: str) -> np.ndarray:
-    """192 words of operands: an f32 that is a tf32 each, or two of 16 bits."""
+    """A word of operands a row: an f32 that is a tf32 each, or two of 16 bits."""
     wide = values.view(np.uint32)
     if dtype == "tf32":
         return (wide[:, 0] & np.uint32(0xFFFFE000)).view(np.float32)

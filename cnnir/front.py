@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from cnnir.errors import InputError
 from cnnir.ir import Graph
 
@@ -124,10 +126,10 @@ class Specialisation:
         names = [port.name for port in self.signature.outputs]
         return dict(zip(names, self.program.run_on_device(arrays), strict=True))
 
-    def _results(self, arrays: Sequence[Any]) -> list[Any]:
-        """By the short way where there is one that takes them: so one frame serves `run` and the
-        call of an executable."""
+    def _results(self, arrays: Sequence[Any]) -> list[np.ndarray]:
+        """By the short way where there is one that takes these inputs: so one frame serves both,
+        `run` and the call of an executable."""
         results = self.enter(*arrays) if self.enter else None
         if results is None:
-            return list(self.program.run(arrays))
-        return list(results) if isinstance(results, tuple) else [results]
+            results = self.program.run(arrays)
+        return list(results) if isinstance(results, list | tuple) else [results]

@@ -24,6 +24,7 @@ from cnnir.training.history import History
 
 try:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Rectangle
 except ImportError:  # an optional dependency
     raise UnsupportedError("plots need matplotlib: pip install 'cnnir[plot]'") from None
@@ -76,8 +77,7 @@ def images(
     rows = -(-len(pictures) // columns)
     several = limits if isinstance(limits, Sequence) else [limits] * len(pictures)
     height = 2.5 * pictures[0].shape[0] / pictures[0].shape[1] + 0.75
-    figure = Figure((2.6 * columns, height * rows), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr]
+    figure = Figure((2.6 * columns, height * rows), layout=ConstrainedLayoutEngine(h_pad=0.12))
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axis in axes:
         axis.axis("off")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from types import ModuleType
@@ -36,6 +37,8 @@ class FakeDriver:
         self.retained = 0
         """How many hold the context."""
         self.memory: dict[int, np.ndarray] = {}
+        self.running = threading.Lock()
+        """Emulated kernels of equal text have their fibers in one place."""
         self.theirs: list[np.ndarray] = []
         """Memory that other libraries have."""
         self.streams: set[int] = set()
@@ -75,7 +78,7 @@ class FakeDriver:
 
     def compiled(self, texts: Mapping[str, str], arch: str, cache: DiskCache | None) -> Built:
         """In place of NVRTC: functions of the emulator."""
-        assert arch == "sm_90"
+        assert arch == "sm_90a"
         names = {n for t in texts.values() for n in re.findall(r"\b(\w+)\(\n    int\* error", t)}
         functions = {name: Launch((1, 1, 1), (1, 1, 1)) for name in names}
         self.functions |= Emulator().load(texts, functions).functions
@@ -207,12 +210,14 @@ class FakeDriver:
 
     def _run(self, tasks: list[Task]) -> None:
         machine = Emulator()
-        machine.record(tasks)()
+        with self.running:
+            machine.record(tasks)()
         machine.wait()
         self.launched += len(tasks)
 
     def do_cuStreamBeginCapture(self, stream: int, mode: Any) -> None:
         assert stream in self.streams and self.capturing is None
+        assert mode.name == "CU_STREAM_CAPTURE_MODE_RELAXED"
         self.capturing, self.capturer = [], stream
 
     def do_cuStreamEndCapture(self, stream: int) -> int:

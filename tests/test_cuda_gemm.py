@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from cuda_harness import needs_compiler, needs_nvrtc
 from gemm_harness import SCHEDULES, TEMPLATES, conv, tiles
-from samples import assert_close
 
 from cnnir import compile
 from cnnir.backends.cuda import build_on
@@ -163,7 +162,8 @@ def test_faults_are_found(kind: str, fault: str):
         work = conv(1, 8, (5, 5), 20)
     elif kind == "wgmma_f16":  # more tiles of terms than stages, rows for two warpgroups
         work = conv(1, 48, (13, 11), 40, (3, 3), padding=(1, 1, 1, 1))
-    tile = next(t for t in tiles(template) if (t.bm, t.bn) in ((64, 64), (128, 64)))
+    rows = 128 if kind == "wgmma_f16" else 64
+    tile = next(t for t in tiles(template) if (t.bm, t.bn) == (rows, 64))
     code = work.code(template, tile)
     right, wrong = FAULTS[kind][fault]
     assert right in code.text
@@ -219,16 +219,51 @@ def product_graph(*types: str, **attrs: object) -> Graph:
         ("f32[17,8]", "f32[4,8,6]"),
     ],
 )
-@pytest.mark.parametrize("precision", ["exact", "tf32"])
-def test_matmul_of_inputs_with_an_epilogue(types: tuple[str, str], precision: str):
-    """Operands of run time are multiplied exactly in either precision."""
+@pytest.mark.parametrize(("precision", "tolerance"), [("exact", 2e-6), ("tf32", 2e-3)])
+def test_matmul_of_inputs_with_an_epilogue(
+    types: tuple[str, str], precision: str, tolerance: float
+):
+    """Tensor cores read the second operand by rows of whole chunks of 16 bytes."""
     needs_compiler()
     g = product_graph(*types)
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(v.type.shape).astype(np.float32) for v in g.inputs]
     executable = compile(g, "cuda-emu", cache=False, precision=precision)
-    assert [step.kernel for step in executable.plan.steps] == ["gemm_fma"]
-    assert_close(executable(*arrays), evaluate(g, arrays, "f64")[0].astype(np.float32), 2e-6)
+    chunks = g.inputs[1].type.shape[-2] % 4 == 0
+    wanted = ["pack", "gemm_tf32"] if precision == "tf32" and chunks else ["gemm_fma"]
+    assert [step.kernel for step in executable.plan.steps] == wanted
+    want = evaluate(g, [a.astype(np.float64) for a in arrays], "f64")[0]
+    assert np.abs(executable(*arrays) - want).max() <= tolerance * np.abs(want).max()
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("exact", 2e-6), ("tf32", 2e-3), ("bf16", 2e-2)]
+)
+@pytest.mark.parametrize(
+    ("x", "w", "attrs"),
+    [
+        ("f32[2,3,9,8]", "f32[16,3,3,3]", {"padding": (1, 1, 1, 1), "stride": (2, 1)}),
+        ("f32[1,16,7,6]", "f32[24,16,3,3]", {"dilation": (1, 2)}),
+        ("f32[1,16,20]", "f32[8,16,5]", {}),
+        ("f32[1,6,5,5]", "f32[7,6,1,1]", {}),
+    ],
+)
+def test_weights_of_run_time(x: str, w: str, attrs: dict, precision: str, tolerance: float):
+    """As training has them: a step inside the graph puts them in the order of the template."""
+    needs_compiler()
+    g = Graph()
+    y = g.add("conv", *(g.input(TensorType.parse(t), n) for t, n in ((x, "x"), (w, "w"))), **attrs)
+    g.output(g.add("relu", y))
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal(v.type.shape).astype(np.float32) for v in g.inputs]
+    executable = compile(g, "cuda-emu", cache=False, precision=precision)
+    kernels = [step.kernel for step in executable.plan.steps]
+    assert kernels.count("gemm_fma" if precision == "exact" else f"gemm_{precision}") == 1
+    assert "loops" not in kernels
+    for _ in range(2):
+        want = evaluate(g, [a.astype(np.float64) for a in arrays], "f64")[0]
+        assert np.abs(executable(*arrays) - want).max() <= tolerance * np.abs(want).max()
+        arrays[1] = -arrays[1]
 
 
 def residual_net() -> Graph:

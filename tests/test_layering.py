@@ -42,6 +42,7 @@ LEVELS = {
     "cnnir.backends.schedule": 3.5,
     "cnnir.backends.carry": 3.6,
     "cnnir.backends.planner": 3.7,
+    "cnnir.backends.stored": 3.5,
     "cnnir.backends.arrays": 2,
     "cnnir.passes": 4,
     "cnnir.report": 4,

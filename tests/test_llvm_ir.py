@@ -160,6 +160,16 @@ def test_comparisons_of_floats_know_nan(how: str) -> None:
         assert ordered == (not nan and true) and unordered == (nan or true)
 
 
+def test_nan_is_asked_for() -> None:
+    b = started(arguments=(PTR,))
+    for n, value in enumerate((1.0, math.nan)):
+        x = b.load(_stored(b, F32, value), typ=F32)
+        for m, asked in enumerate((b.fcmp_ordered("ord", x, x), b.fcmp_unordered("uno", x, x))):
+            at = b.gep(b.function.args[0], [ir.Constant(I64, 2 * n + m)], source_etype=I8)
+            b.store(b.zext(asked, I8), at)
+    assert ran(b, np.zeros(4, np.int8)).tolist() == [1, 0, 0, 1]
+
+
 def _stored(b: ir.IRBuilder, kind: ir.Type, value: float) -> ir.Value:
     cell = b.alloca(kind)
     b.store(ir.Constant(kind, value), cell)

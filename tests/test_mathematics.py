@@ -77,6 +77,8 @@ def test_structure_of_images(
     operator = cnnir.as_matrix(filter_of(weight, **options), f"f64[1,{inputs},9,8]")
     assert operator.structure.levels == levels
     assert operator.structure.channels == channels
+    if len(set(levels)) == 1 and levels[0].startswith("Toeplitz "):
+        assert operator.structure.name == f"{levels[0]} on both levels"
 
 
 def test_what_is_not_a_convolution_is_general() -> None:

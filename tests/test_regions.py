@@ -192,3 +192,35 @@ def test_symmetric_filters_keep_turns() -> None:
     turned = cnnir.equivariance(fixed(kernels.sobel(0), 0), "rotate_90", (1, 1, 8, 8))
     assert turned.rows[0].result == "broken"
     assert "do not have this symmetry" in str(turned)
+
+
+def test_why_a_turn_is_broken() -> None:
+    """Strides of 2 on an even size see other pixels from the other side, whatever the weights."""
+    for padding, size, result, reason in (
+        (1, 16, "broken", "its windows lie on the turned image in another way"),
+        (1, 15, "equivariant", ""),
+        (((0, 2), (1, 1)), 15, "broken", "its windows lie"),
+    ):
+        layer = nn.symmetric_conv(3, stride=2, padding=padding).build((1, 1, size, size))
+        (row,) = cnnir.equivariance(layer, "rotate_180").rows
+        assert row.result == result and row.reason.startswith(reason)
+    pool = cnnir.equivariance(nn.Sequential(nn.MaxPool(2)).build((1, 1, 7, 7)), "flip_vertical")
+    assert pool.rows[0].result == "broken" and "its windows lie" in pool.rows[0].reason
+
+
+@pytest.mark.parametrize("turn", ["flip_vertical", "rotate_90", "rotate_180", "transpose"])
+def test_pooled_outputs_are_invariant_under_the_square_where_filters_are_symmetric(
+    turn: str,
+) -> None:
+    net = nn.Sequential(
+        nn.symmetric_conv(5), nn.ReLU(), nn.MaxPool(2), nn.symmetric_conv(3), nn.GlobalMaxPool(),
+        nn.Flatten(), nn.Dense(3),
+    ).build((1, 2, 12, 12))  # fmt: skip
+    diagonal = turn in ("rotate_90", "transpose")
+    if diagonal:  # mirror images along both axes are not yet turns: theta has to be symmetric too
+        for name, theta in net.params.items():
+            if name.endswith("theta"):
+                half = round(theta.shape[2] ** 0.5)
+                square = theta.reshape(-1, half, half)
+                net.params[name] = ((square + square.swapaxes(1, 2)) / 2).reshape(theta.shape)
+    assert cnnir.equivariance(net, turn).output.result == "invariant"

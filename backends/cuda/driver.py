@@ -39,8 +39,9 @@ class Gpu:
         self.name = name.split(b"\0")[0].decode()
         attribute = self._context.attribute
         self.processors = attribute("MULTIPROCESSOR_COUNT")
-        major = attribute("COMPUTE_CAPABILITY_MAJOR")
-        self.arch = f"sm_{major}{attribute('COMPUTE_CAPABILITY_MINOR')}"
+        version = tuple(attribute(f"COMPUTE_CAPABILITY_{part}") for part in ("MAJOR", "MINOR"))
+        # instructions of one kind of device alone, such as wgmma, are in code for it alone
+        self.arch = f"sm_{version[0]}{version[1]}{'a' if version == (9, 0) else ''}"
 
     def target(self, precision: str) -> CudaTarget:
         return CudaTarget(self.arch, precision, self.processors)
@@ -115,7 +116,8 @@ class Gpu:
         self._ask("cuEventDestroy", event)  # which the driver does when it has happened
 
     def record(self, tasks: Sequence[Task]) -> Callable[[], None]:
-        mode = self._context.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        # relaxed: memory of what dies meanwhile may be given back, by this thread too
+        mode = self._context.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         self._ask("cuStreamBeginCapture", self._stream, mode)
         for task in tasks:
             self._launch(task)
@@ -123,12 +125,11 @@ class Gpu:
         ready = self._ask("cuGraphInstantiate", graph, 0)
         self._ask("cuGraphDestroy", graph)
         self._ask("cuGraphUpload", ready, self._stream)
-        ask, stream = self._ask, self._stream
 
-        def run() -> None:
-            ask("cuGraphLaunch", ready, stream)
+        def run() -> None:  # which keeps this machine, whose modules it needs
+            self._ask("cuGraphLaunch", ready, self._stream)
 
-        weakref.finalize(run, ask, "cuGraphExecDestroy", ready)
+        weakref.finalize(run, self._ask, "cuGraphExecDestroy", ready)
         return run
 
     def seconds(self, tasks: Sequence[Task]) -> list[float]:

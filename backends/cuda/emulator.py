@@ -64,7 +64,8 @@ class Emulator:
         return CudaTarget(self._arch, precision, processors=4, emulated=True)
 
     def another(self) -> Emulator:
-        return Emulator(self._cache, *map(bool, self._schedule), self._arch)
+        last_first, early = map(bool, self._schedule)
+        return Emulator(self._cache, last_first, early, self._arch)
 
     def load(self, texts: Mapping[str, str], launches: Mapping[str, Launch]) -> Binary:
         if not launches:

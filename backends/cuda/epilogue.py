@@ -2,8 +2,9 @@
 
 The rest of the body becomes an expression over the anchor's result (the sum and a bias) and loads
 of the other operands at the same index. To a kernel a result is rows and columns, one after
-another: positions and channels of images with channels last, leading axes and the last axis of
-row-major arrays. The function takes some neighbouring columns at once and gives what is stored.
+another, as its layout says: positions and channels of images with channels last, leading axes and
+the last axis of row-major arrays. The function takes some neighbouring columns at once and gives
+what is stored.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Sequence
 
 from cnnir.backends.cuda import operations as ops
 from cnnir.backends.cuda.expressions import Expressions, bare
+from cnnir.backends.cuda.layout import Order
 from cnnir.backends.cuda.several import BYTES, several
 from cnnir.errors import BackendError
 from cnnir.ir import Node
 from cnnir.loops import Buffer, ElementAlgebra, Layout
-from cnnir.loops.axes import unflatten
 from cnnir.loops.elements import Elements
 from cnnir.loops.expr import Expr, Symbol, Var
 from cnnir.loops.statements import storage_of
@@ -35,12 +36,12 @@ class Epilogue:
         anchor: Node,
         positions: Sequence[int],
         layouts: Sequence[Layout],
-        result: Layout,
+        result: Order,
         bias: bool = False,
     ) -> None:
         self.shape, self.result, self.bias = node.results[0].type.shape, result, bias
         self.stored = storage_of(result, node.results[0].type)
-        self.columns = self.shape[1] if result.lanes else self.shape[-1]
+        self.columns = result.columns(self.shape)
         buffers: list[Buffer | None] = [None] * len(node.operands)
         for position, layout in zip(positions, layouts, strict=True):
             value = node.operands[position]
@@ -52,15 +53,10 @@ class Epilogue:
         self.column = Var("column", self.columns)
         algebra = ElementAlgebra()
         elements = Elements(node, algebra, buffers, {anchor.results[0]: self.sum})
-        self.value: Expr = self.sum if node is anchor else elements.at(self._index())[0]
+        at = result.element(self.shape, self.row, self.column)
+        self.value: Expr = self.sum if node is anchor else elements.at(at)[0]
         if algebra.errors:
             raise BackendError(f"{node!r}: an epilogue cannot check indices")
-
-    def _index(self) -> tuple[Expr, ...]:
-        if not self.result.lanes:
-            return (*unflatten(self.row, self.shape[:-1]), self.column)
-        image, *position = unflatten(self.row, (self.shape[0], *self.shape[2:]))
-        return (image, self.column, *position)
 
     @property
     def together(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnir.backends.base import Plan, Program, checked_input, checked_inputs
-from cnnir.backends.cuda.artifacts import FORMS, Artifacts
+from cnnir.backends.cuda.artifacts import FORMS, artifacts_of
 from cnnir.backends.cuda.binding import BadIndex, Binding, Given, Loaded
 from cnnir.backends.cuda.compiled import tell_resources
 from cnnir.backends.cuda.emit import Emitted
@@ -117,7 +117,7 @@ class CudaProgram(Program):
     def artifacts(self, form: str) -> dict[str, bytes]:
         if form not in self.forms:
             return super().artifacts(form)
-        return Artifacts(self._schedule, self.emitted, self._places, None).files(form)
+        return artifacts_of(self._schedule, self.emitted, self._places).files(form)
 
     def texts(self) -> dict[str, str]:
         return dict(self.emitted.texts)

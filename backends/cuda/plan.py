@@ -10,11 +10,12 @@ This stage decides; `place.py` gives addresses, `emit.py` writes code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from cnnir.backends.cuda.calls import LoopsKernel
-from cnnir.backends.cuda.layout import ChannelsLast, Plain
+from cnnir.backends.cuda.layout import ChannelsLast, FiltersLast, Order, Plain
 from cnnir.backends.cuda.schedule import PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.cuda.templates import Found, Offer, TemplateKernel, offers
@@ -46,8 +47,10 @@ class _Planner(Planner):
     def __init__(self, graph: Graph, target: CudaTarget, tuning: Tuning | None) -> None:
         super().__init__(graph, target, PLAIN)
         self.target, self.tuning = target, tuning
-        self.wider: dict[Value, Value] = {}
+        self.wider: dict[tuple[Value, int, str], Value] = {}
         """Images with more channels, of zeros."""
+        self.turned: dict[tuple[Value, tuple[int, ...], int, str], Value] = {}
+        """Weights of run time in the order of a template."""
         nodes = [node for node in graph.order() if node.op is not None]
         self.found: dict[Node, Found] = {n: offers(graph, n, target) for n in nodes}
         self.full = set(_behind_views(graph.outputs))
@@ -77,10 +80,14 @@ class _Planner(Planner):
                 reads.append(PackedParam(value, offer.packing, offer.pack))
             elif how == "channels last":
                 reads.append(self._images(value, offer.spec.channels, offer.template.storage))
+            elif how == "images last":
+                reads.append(self._images_last(value, offer.template.storage))
+            elif how == "arranged":
+                reads.append(self._arranged(value, offer))
             else:
                 storage = offer.template.storage if position == 0 else ""
                 reads.append(self.in_layout(value, Plain(storage)))
-        layout = last_of(node.results[0]) if offer.channels_last else PLAIN
+        layout = _RESULTS[offer.result](node.results[0])
         layout = replace(layout, storage=self._storage(node, layout))
         extra = epilogue_inputs(node, anchor_of(node))
         slots = [self.beside(node.operands[i], layout) for i in extra]
@@ -101,7 +108,7 @@ class _Planner(Planner):
         layout = self._order_of_result(node)
         return replace(layout, storage=self._storage(node, layout))
 
-    def _storage(self, node: Node, layout: Plain | ChannelsLast) -> str:
+    def _storage(self, node: Node, layout: Order) -> str:
         """What the results are kept in, where that is not their type.
 
         What is summed over images may be too large for 16 bits, and too little to matter.
@@ -131,7 +138,8 @@ class _Planner(Planner):
 
     def row_major(self, slot: Slot) -> Layout | None:
         """Images of one pixel or one channel lie so, too."""
-        assert isinstance(slot.layout, (Plain, ChannelsLast))
+        if not isinstance(slot.layout, (Plain, ChannelsLast)):
+            return None
         either = isinstance(slot.layout, Plain) or _in_any_order(slot.value)
         return Plain(slot.layout.storage) if either else None
 
@@ -140,18 +148,49 @@ class _Planner(Planner):
         more = channels - value.type.shape[1]
         if not more:
             return self.in_layout(value, replace(last_of(value), storage=storage))
-        if value not in self.wider:
-            graph = Graph("pad")
-            padding = (0,) * (value.type.rank + 1) + (more,) + (0,) * (value.type.rank - 2)
-            self.wider[value] = graph.add("pad", graph.input(value.type, "x"), padding=padding)
-            into = Slot(self.wider[value], ChannelsLast(channels, storage))
-            self.copied(value, into.layout, value.node.sources, into)
-        return Slot(self.wider[value], ChannelsLast(channels, storage))
+        key, layout = (value, channels, storage), ChannelsLast(channels, storage)
+        if key not in self.wider:
+            self.wider[key] = self._made(
+                "pad", value, layout, padding=_channels_behind(value, more)
+            )
+        return self.home[self.wider[key]]
+
+    def _images_last(self, value: Value, storage: str) -> Slot:
+        """Images with their number in the place of the channels, which are last."""
+        images, _, *_ = value.type.shape
+        key = (value, 0, storage)
+        if key not in self.wider:
+            layout = ChannelsLast(images, storage) if images > 1 else Plain(storage)
+            self.wider[key] = self._made("transpose", value, layout, perm=(1, 0, 2, 3))
+        return self.home[self.wider[key]]
+
+    def _arranged(self, value: Value, offer: Offer) -> Slot:
+        """Weights of run time in the order that a template wants."""
+        storage, more = offer.template.storage, 0
+        if offer.result == "channels last":
+            more = offer.spec.channels - value.type.shape[1]
+        key = (value, offer.turn, more, storage)
+        if key not in self.turned:
+            turned = value
+            if more:
+                turned = self._made("pad", value, PLAIN, padding=_channels_behind(value, more))
+            if offer.turn:
+                turned = self._made("transpose", turned, Plain(storage), perm=offer.turn)
+            self.turned[key] = turned
+        return self.in_layout(self.turned[key], Plain(storage))
+
+    def _made(self, op: str, value: Value, layout: Layout, **attrs: Any) -> Value:
+        """What an op that moves elements makes of a value, by a step of its own."""
+        graph = Graph(op)
+        made: Value = graph.add(op, graph.input(value.type, "x"), **attrs)
+        self.home[made] = self.copied(value, layout, value.node.sources, Slot(made, layout))
+        return made
 
     def in_layout(self, value: Value, layout: Layout) -> Slot:
         slot, wanted = self.home.get(value), Slot(value, layout)
         if slot is not None and slot.layout != layout:
             same = storage_of(slot.layout, value.type) == storage_of(layout, value.type)
+            same &= isinstance(slot.layout, (Plain, ChannelsLast))
             if same and _in_any_order(value):
                 self.schedule.aliases[wanted] = (slot, 0)
                 return wanted
@@ -169,12 +208,26 @@ def _behind_views(values: Iterable[Value]) -> Iterator[Value]:
             value = operands[0]
 
 
+def _channels_behind(value: Value, more: int) -> tuple[int, ...]:
+    """The padding that gives a value more channels."""
+    rank = value.type.rank
+    return (0,) * (rank + 1) + (more,) + (0,) * (rank - 2)
+
+
 def last_of(value: Value) -> Plain | ChannelsLast:
     """Channels last, where that is not row-major anyway."""
     type = value.type
     if type.rank < 3 or type.shape[1] == 1:
         return PLAIN
     return ChannelsLast(type.shape[1])
+
+
+_RESULTS: dict[str, Callable[[Value], Order]] = {
+    "channels last": last_of,
+    "filters last": lambda value: FiltersLast(),
+    "plain": lambda value: PLAIN,
+}
+"""The layout of a template's result."""
 
 
 def _in_any_order(value: Value) -> bool:

@@ -19,6 +19,7 @@ from cnnir.backends.cuda.kernels.gemm_fma import FmaGemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
 from cnnir.backends.cuda.kernels.gemm_tensor import TensorGemm
 from cnnir.backends.cuda.kernels.gemm_warpgroup import WarpgroupGemm
+from cnnir.backends.cuda.layout import Order
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.fused import anchor_of, canonical, outer_values
@@ -35,6 +36,8 @@ class Template(Protocol):
     """Of constant weights: equal ones of a param share bytes."""
     storage: str
     """What x is stored as, where that is not its type."""
+    fastest: str
+    """"depth" or "filters": how neighbours lie in weights that are known only at run time."""
 
     def reject(self, spec: Any) -> str | None:
         """Why it cannot serve, or None."""
@@ -60,12 +63,15 @@ class Offer:
     spec: Any
     tile: Any
     seconds: float
-    channels_last: bool
-    """Whether the result is images with channels last, else row-major."""
+    result: str
+    """How the result lies: channels last, plain, or filters last."""
     operands: tuple[tuple[Value, str], ...] = field(repr=False)
-    """(value, how): channels last, plain, or packed by the template."""
+    """(value, how): channels last, images last, plain, packed by the template, or arranged by a
+    step."""
     weights: Callable[[np.ndarray, Any], np.ndarray] = field(repr=False)
     """Constant weights as [filter, channel, *kernel] of the spec."""
+    turn: tuple[int, ...] = field(repr=False, default=())
+    """The axes of weights of run time in the order that the template wants; () for their own."""
 
     @property
     def kind(self) -> str:
@@ -98,7 +104,7 @@ class TemplateKernel:
 
     offer: Offer
     node: Node = field(repr=False)
-    result: Layout
+    result: Order
     extra: tuple[int, ...]
     """Operand positions of the node that the epilogue reads."""
     layouts: tuple[Layout, ...]
@@ -150,8 +156,7 @@ def offers(graph: Graph, node: Node, target: CudaTarget) -> Found:
 
 def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
     x, w, *rest = operands
-    if graph.array(w) is None:
-        return [], ["weights are known only at run time"]
+    constant = graph.array(w) is not None
     rank, attrs = x.type.rank - 2, anchor.attrs
     if rank > 2:
         return [], [f"{rank} spatial axes, templates have 2"]
@@ -177,21 +182,27 @@ def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -
         padding=two(begins, 0),
         groups=attrs["groups"],
         bias=bool(rest and rest[0] is not None),
+        packed=constant,
     )
     bias = [(rest[0], "plain")] if spec.bias else []
-    given = ((x, "channels last"), (w, "packed"), *bias)
-    return _products(_whole_vectors(spec, x, target), given, True, target, _with_channels)
+    given = ((x, "channels last"), (w, "packed" if constant else "arranged"), *bias)
+    taps = tuple(range(2, rank + 2))
+    turns = {} if constant else {"depth": (0, *taps, 1), "filters": (*taps, 1, 0)}
+    spec = _whole_vectors(spec, x, target)
+    return _products(spec, given, "channels last", target, _with_channels, turns)
 
 
 def _whole_vectors(spec: GemmSpec, x: Value, target: CudaTarget) -> GemmSpec:
     """More channels, of zeros, where x has to be copied anyway: tensor cores want them by fours.
 
-    Operands of 16 bits come two at a time at least, so an odd number is worth a copy too.
+    Operands of 16 bits come two at a time at least, so an odd number is worth a copy too; weights
+    of run time have rows of whole chunks of 16 bytes only if channels come by eights.
     """
     copied = x.node.kind == "input" or (target.storage and spec.channels % 2)
     if target.precision == "exact" or spec.groups > 1 or not copied:
         return spec
-    return replace(spec, channels=-(-spec.channels // 4) * 4)
+    unit = 8 if target.storage and not spec.packed else 4
+    return replace(spec, channels=-(-spec.channels // unit) * unit)
 
 
 def _with_channels(w: np.ndarray, spec: GemmSpec) -> np.ndarray:
@@ -219,18 +230,46 @@ def _matmul(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget)
         shared_w=w.type.rank == 2,
         packed=constant,
     )
-    how = "packed" if constant else "plain"
-    return _products(spec, ((x, "plain"), (w, how)), False, target, lambda w, _: w.T)
+    given = ((x, "plain"), (w, "packed" if constant else "arranged"))
+    *some, depth, filters = range(w.type.rank)
+    turns = {} if constant else {"depth": (*some, filters, depth)}
+    return _products(spec, given, "plain", target, lambda w, _: w.T, turns)
+
+
+def _weight_grad(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
+    """A convolution of x by dy in which images are channels, and stride is dilation."""
+    x, dy = operands
+    attrs, rank = anchor.attrs, x.type.rank - 2
+    if rank != 2 or attrs["groups"] != 1 or min(attrs["padding"], default=0) < 0:
+        return [], ["a gradient of weights in groups, with x cut, or not in a plane"]
+    _, _, *kernel = anchor.results[0].type.shape
+    spec = GemmSpec(
+        images=x.type.shape[1],
+        channels=x.type.shape[0],
+        sizes=x.type.shape[2:],
+        filters=dy.type.shape[1],
+        out=(kernel[0], kernel[1]),
+        kernel=dy.type.shape[2:],
+        stride=tuple(attrs["dilation"]) or (1, 1),
+        dilation=tuple(attrs["stride"]) or (1, 1),
+        padding=(tuple(attrs["padding"]) or (0,) * 4)[:2],
+        packed=False,
+    )
+    turns: dict[str, tuple[int, ...]] = {"depth": (1, 2, 3, 0), "filters": (2, 3, 0, 1)}
+    given = ((x, "images last"), (dy, "arranged"))
+    return _products(spec, given, "filters last", target, _with_channels, turns)
 
 
 def _products(
     spec: GemmSpec,
     operands: tuple[tuple[Value, str], ...],
-    channels_last: bool,
+    result: str,
     target: CudaTarget,
     weights: Callable[[np.ndarray, GemmSpec], np.ndarray],
+    turns: dict[str, tuple[int, ...]],
 ) -> Found:
-    """weights: those of the node as [filter, channel, *kernel] of the spec."""
+    """weights: those of the node as [filter, channel, *kernel] of the spec. turns: the axes of
+    weights of run time by what a template wants fastest."""
     rejected = ["tensor cores: precision exact"] if target.precision == "exact" else []
     for templates in _by_preference(target):
         found = []
@@ -239,7 +278,8 @@ def _products(
                 rejected.append(f"{template.kind}: {reason}")
                 continue
             tile, seconds = template.choose(spec, target)
-            found.append(Offer(template, spec, tile, seconds, channels_last, operands, weights))
+            turn = turns.get(template.fastest, ())
+            found.append(Offer(template, spec, tile, seconds, result, operands, weights, turn))
         if found:
             return found, rejected
     return [], rejected
@@ -263,4 +303,5 @@ def _by_preference(target: CudaTarget) -> Iterator[tuple[Template, ...]]:
 _MAKERS: dict[str, Callable[[Graph, Node, list[Any], CudaTarget], Found]] = {
     "conv": _conv,
     "matmul": _matmul,
+    "conv_weight_grad": _weight_grad,
 }

@@ -30,7 +30,7 @@ def matrix(operator: AffineOperator) -> Figure:
     figure = Figure((5, 5 * max(0.3, dense.shape[0] / dense.shape[1])), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(dense, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
-    axes.set_title(operator.structure.name, fontsize=10)
+    axes.set_title(operator.structure.name, fontsize=10, wrap=True)
     axes.set(xlabel="input", ylabel="output")
     figure.colorbar(shown, shrink=0.7)
     return figure

@@ -74,7 +74,7 @@ class Tensor:
     def __float__(self) -> float:
         raise IRError("a symbolic tensor is no number yet, wanted operators on tensors")
 
-    __int__ = __float__  # type: ignore[assignment]
+    __int__ = __float__
 
     def __iter__(self) -> Any:
         raise IRError("a symbolic tensor cannot be iterated over, wanted slices such as x[:, :3]")

@@ -50,6 +50,7 @@ class Depthwise:
     """Images stored as f32 or, where `storage` says so, in 16 bits."""
 
     kind, order, dtype = "depthwise", "taps, channels, filters", "f32"
+    fastest = "filters"
 
     def __init__(self, storage: str = "") -> None:
         self.storage, self.size = storage, 2 if storage else 4
@@ -60,6 +61,8 @@ class Depthwise:
             return reason
         if spec.groups == 1 or min(spec.group_channels, spec.group_filters) >= 8:
             return "groups have many channels"
+        if not spec.packed:
+            return "weights are known only at run time"
         if self.choose_channels(spec) is None:
             return f"groups of {spec.group_channels} channels take too many registers"
         return None

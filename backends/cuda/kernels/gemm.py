@@ -55,6 +55,8 @@ class Gemm(ABC):
     kind: str
     order: str
     """Of constant weights: equal ones share their bytes."""
+    fastest: str
+    """What neighbours in weights of run time are: "depth" or "filters"."""
     dtype: str
     rate: str
     storage: str = ""

@@ -44,7 +44,7 @@ class FmaGemm(gemm.Gemm):
     """Products and sums in f32."""
 
     kind, order, widest = "gemm_fma", "filters fastest", 4
-    dtype = rate = "f32"
+    dtype, rate, fastest = "f32", "f32", "filters"
     tiles = (
         Tile(128, 128, 0.8, 1, 8, 8, 8),
         Tile(128, 64, 0.7, 1, 8, 4, 8),
@@ -54,7 +54,8 @@ class FmaGemm(gemm.Gemm):
     )
 
     def reject(self, spec: GemmSpec) -> str | None:
-        return spec.reject()
+        several = spec.groups > 1 and not spec.packed
+        return spec.reject() or ("groups of weights of run time" if several else None)
 
     def pack(self, w: np.ndarray, spec: GemmSpec) -> np.ndarray:
         return spec.filters_fastest(w)

@@ -47,7 +47,7 @@ class Tile(gemm.Tile):
 class TensorGemm(gemm.Gemm):
     """Operands of a dtype on tensor cores, sums in f32. size: bytes of an operand."""
 
-    widest = 8
+    widest, fastest = 8, "depth"
     tiles = (
         Tile(128, 128, 0.7, 1, 64, 32, 64, 4),
         Tile(128, 64, 0.55, 1, 32, 32, 64, 4),
@@ -65,8 +65,8 @@ class TensorGemm(gemm.Gemm):
     def reject(self, spec: GemmSpec) -> str | None:
         if reason := spec.reject():
             return reason
-        if not spec.packed:
-            return "the second operand is known only at run time"
+        if not spec.packed and (spec.groups > 1 or spec.depth * self.size % CHUNK):
+            return f"weights of run time in {spec.groups} groups of {spec.depth} terms"
         if spec.vector(self.size) * self.size < 4:
             return f"{spec.group_channels} channels of 16 bits, copies take two at once"
         return None
@@ -90,6 +90,7 @@ class TensorGemm(gemm.Gemm):
             "WM": tile.wm,
             "WN": tile.wn,
             "STAGES": tile.stages,
+            "PACKED": int(spec.packed),
             "VX": vector,
             "CHUNK": chunk,
             "PITCH": -(-spec.depth // chunk) * chunk,
@@ -104,9 +105,9 @@ class TensorGemm(gemm.Gemm):
 
     def loop(self) -> str:
         """The text that fills `sums`, by `copy(tile of terms, stage)`."""
-        rounding = _ROUNDING if self.dtype == "tf32" else ""
+        x, w = (_ROUNDING_X, _ROUNDING_W) if self.dtype == "tf32" else ("", "")
         filled = _LOOP.replace("{multiply}", f"cn_multiply_{self.dtype}")
-        return filled.replace("{rounding}", rounding)
+        return filled.replace("{rounding_x}", x).replace("{rounding_w}", w)
 
 
 def rounded(array: np.ndarray) -> np.ndarray:
@@ -116,9 +117,15 @@ def rounded(array: np.ndarray) -> np.ndarray:
     return np.where(finite, bits + np.uint32(0x1000) & np.uint32(0xFFFFE000), bits).view(np.float32)
 
 
-_ROUNDING = """\
+_ROUNDING_X = """\
 #pragma unroll
         for (int e = 0; e < 4; ++e) a[i][e] = cn_tf32(a[i][e]);
+"""
+
+_ROUNDING_W = """\
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          if (!PACKED) b[j][e] = cn_tf32(b[j][e]);
 """
 
 _BEFORE = """\
@@ -127,6 +134,7 @@ extern "C" __global__ void __launch_bounds__({threads}, 1) {name}(
   constexpr int {constants};
   constexpr int STAGE = (BM + BN) * ROW;  // bytes
 {rows}
+  if (!SHARED_W) w += (long long)matrix * (GROUPS * KG * PITCH);
   w += (long long)group * (KG * PITCH);
   CN_SHARED(shared);
   const int column_w = thread / (ROW / 16), chunk_w = thread % (ROW / 16);
@@ -190,12 +198,12 @@ _LOOP = """\
 #pragma unroll
       for (int i = 0; i < WM / 16; ++i) {{
         cn_load_matrices(a[i], xs + place(row_y + i * 16 + lane % 16, 2 * k + lane / 16));
-{rounding}      }}
+{rounding_x}      }}
 #pragma unroll
       for (int j = 0; j < WN / 16; ++j) {{
         const int column = column_y + j * 16 + lane / 16 * 8 + lane % 8;
         cn_load_matrices(b[j], ws + place(column, 2 * k + lane / 8 % 2));
-      }}
+{rounding_w}      }}
 #pragma unroll
       for (int i = 0; i < WM / 16; ++i)
 #pragma unroll

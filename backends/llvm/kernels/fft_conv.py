@@ -48,6 +48,7 @@ from cnnir.backends.llvm.kernels.spec import (
     storage,
 )
 from cnnir.backends.llvm.kernels.transposed import transposed
+from cnnir.ops.boundary import ZERO, reads
 
 __all__ = [
     "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
@@ -68,6 +69,10 @@ def reject(spec: ConvSpec) -> str | None:
         return "it stores what it computes"
     if not spec.plain:
         return "input is not row-major"
+    rank, words = len(spec.sizes), reads(spec.boundary, spec.padding)
+    for axis, (word, size) in enumerate(zip(words, spec.sizes, strict=True)):
+        if word != ZERO and max(spec.padding[axis], spec.padding[rank + axis]) > size:
+            return f"padding goes round {word} more than once"
     if problem := spec.problem():
         return problem
     return "no tile fits the kernel, or the memory for its weights" if none_fits(spec) else None

@@ -20,68 +20,78 @@ def read(
 ) -> ir.Value:
     """Elements first to first + V of a line that begins at `line`; zeros where it is not `there`.
 
-    `first` may be negative. Beyond what windows of the axis see, elements may be anything. Where
-    zeros lie there, what comes `ahead` is asked for, to be read soon.
+    `first` may be negative. Farther from the line than its own size, elements may be anything.
+    Where zeros lie there, what comes `ahead` is asked for, to be read soon.
     """
-    if axis.boundary != ZERO:
-        start = line if there is True else b.ir.select(b.truth(there), b.value(line), b.value(0))
-        found = _continued(b, b.at(pointer, start), first, axis)
-        return found if there is True else b.ir.select(b.truth(there), found, b.splat(0.0))
     number = b.ir.add(_numbers(b), _splat(b, first))
     mask = b.ir.icmp_unsigned("<", number, _splat(b, axis.size))
+    if axis.boundary == ZERO:
+        if there is not True:
+            mask = b.ir.select(b.truth(there), mask, ir.Constant(mask.type, [0] * b.lanes))
+        at = b.add(line, first)
+        if ahead:
+            b.prefetch(b.ir.gep(pointer, [b.value(b.add(at, ahead))], source_etype=F32))
+        return _masked(b, pointer, at, mask, b.splat(0.0))
     if there is not True:
-        mask = b.ir.select(b.truth(there), mask, ir.Constant(mask.type, [0] * b.lanes))
-    # not `inbounds`: the address may lie outside where all lanes do
-    at = b.ir.gep(pointer, [b.value(b.add(line, first))], source_etype=F32)
-    if ahead:
-        b.prefetch(b.ir.gep(at, [b.value(ahead)], source_etype=F32))
-    arguments = [at, ir.Constant(I32, 4), mask, b.splat(0.0)]
-    return b.call(f"llvm.masked.load.v{b.lanes}f32.p0", b.vector, arguments)
-
-
-def _continued(b: Builder, line: ir.Value, first: Index, axis: Axis) -> ir.Value:
-    """A vector that lies side by side inside of the line; gathered where it reaches out."""
+        line = b.ir.select(b.truth(there), b.value(line), b.value(0))
+    start, beyond = b.at(pointer, line), _BEYOND[axis.boundary]
     if axis.size < b.lanes:
-        return _gathered(b, line, first, axis)
-    with b.either(b.inside(b.value(first), axis.size - b.lanes + 1)) as (yes, no):
-        with yes:
-            whole = b.vload(line, first, align=4)
-            inner = b.ir.block
-        with no:
-            parts = _gathered(b, line, first, axis)
-            outer = b.ir.block
-    found = b.ir.phi(b.vector)
-    found.add_incoming(whole, inner)
-    found.add_incoming(parts, outer)
+        inner = _masked(b, start, first, mask, b.splat(0.0))
+        found = beyond(b, start, first, axis.size, inner)
+    else:
+        with b.either(b.inside(b.value(first), axis.size - b.lanes + 1)) as (yes, no):
+            with yes:
+                whole, one = b.vload(start, first, align=4), b.ir.block
+            with no:
+                inner = _masked(b, start, first, mask, b.splat(0.0))
+                joined, other = beyond(b, start, first, axis.size, inner), b.ir.block
+        found = b.ir.phi(b.vector)
+        found.add_incoming(whole, one)
+        found.add_incoming(joined, other)
+    return found if there is True else b.ir.select(b.truth(there), found, b.splat(0.0))
+
+
+def _circular(b: Builder, line: ir.Value, first: Index, size: int, found: ir.Value) -> ir.Value:
+    for start in (b.add(first, size), b.sub(first, size)):
+        number = b.ir.add(_numbers(b), _splat(b, start))
+        mask = b.ir.icmp_unsigned("<", number, _splat(b, size))
+        found = _masked(b, line, start, mask, found)
     return found
 
 
-def _gathered(b: Builder, line: ir.Value, first: Index, axis: Axis) -> ir.Value:
-    last = axis.span(axis.out) - 1 - axis.begin
-    number = _least(b, b.ir.add(_numbers(b), _splat(b, first)), _splat(b, last))
-    pointers = b.ir.gep(line, [_places(b, number, axis)], source_etype=F32)
-    arguments = [pointers, ir.Constant(I32, 4), b.mask(b.lanes), b.splat(0.0)]
-    return b.call(f"llvm.masked.gather.v{b.lanes}f32.v{b.lanes}p0", b.vector, arguments)
+def _reflect(b: Builder, line: ir.Value, first: Index, size: int, found: ir.Value) -> ir.Value:
+    turned = list(reversed(range(b.lanes)))
+    number = b.ir.add(_numbers(b), _splat(b, first))
+    beyond = b.ir.icmp_unsigned(">=", number, _splat(b, size))
+    # the axes are the first element and the last: i is -i, and 2 (size - 1) - i
+    for axis in (0, 2 * (size - 1)):
+        start = b.sub(axis - (b.lanes - 1), first)
+        own = b.ir.add(_numbers(b), _splat(b, start))
+        mask = b.ir.icmp_unsigned("<", own, _splat(b, size))
+        mirrored = b.shuffle(_masked(b, line, start, mask, b.splat(0.0)), turned)
+        mask = b.ir.and_(b.shuffle(mask, turned), beyond)
+        found = b.ir.select(mask, mirrored, found)
+    return found
 
 
-def _places(b: Builder, number: ir.Value, axis: Axis) -> ir.Value:
-    """`edges.place`, for V elements at once."""
-    zero, size = _splat(b, 0), _splat(b, axis.size)
-    if axis.boundary == "circular":
-        rest = b.ir.srem(number, size)
-        return b.ir.select(b.ir.icmp_signed("<", rest, zero), b.ir.add(rest, size), rest)
-    if axis.boundary == "reflect":
-        number = _most(b, number, b.ir.sub(zero, number))
-        return _least(b, number, b.ir.sub(_splat(b, 2 * (axis.size - 1)), number))
-    return _least(b, _most(b, number, zero), _splat(b, axis.size - 1))
+def _replicate(b: Builder, line: ir.Value, first: Index, size: int, found: ir.Value) -> ir.Value:
+    number = b.ir.add(_numbers(b), _splat(b, first))
+    before = b.ir.icmp_signed("<", number, _splat(b, 0))
+    behind = b.ir.icmp_signed(">=", number, _splat(b, size))
+    found = b.ir.select(before, b.broadcast(line), found)
+    return b.ir.select(behind, b.broadcast(line, size - 1), found)
 
 
-def _least(b: Builder, x: ir.Value, y: ir.Value) -> ir.Value:
-    return b.ir.select(b.ir.icmp_signed("<", x, y), x, y)
+_BEYOND = {"circular": _circular, "reflect": _reflect, "replicate": _replicate}
 
 
-def _most(b: Builder, x: ir.Value, y: ir.Value) -> ir.Value:
-    return b.ir.select(b.ir.icmp_signed("<", x, y), y, x)
+def _masked(
+    b: Builder, pointer: ir.Value, offset: Index, mask: ir.Value, other: ir.Value
+) -> ir.Value:
+    # not `inbounds`: the address may lie outside where all lanes do
+    at = b.ir.gep(pointer, [b.value(offset)], source_etype=F32)
+    arguments = [at, ir.Constant(I32, 4), mask, other]
+    return b.call(f"llvm.masked.load.v{b.lanes}f32.p0", b.vector, arguments)
 
 
 def write(b: Builder, value: ir.Value, pointer: ir.Value, offset: Index, count: Index) -> None:

@@ -57,6 +57,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_f16(
                 WM = 64,
                 WN = 32,
                 STAGES = 4,
+                PACKED = 1,
                 VX = 4,
                 CHUNK = 8,
                 PITCH = 184,
@@ -84,6 +85,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_f16(
     top[i] = real ? y_top : -(1 << 24);  // no tap of it is inside
   }
 
+  if (!SHARED_W) w += (long long)matrix * (GROUPS * KG * PITCH);
   w += (long long)group * (KG * PITCH);
   CN_SHARED(shared);
   const int column_w = thread / (ROW / 16), chunk_w = thread % (ROW / 16);
@@ -191,7 +193,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_f16(
     __syncwarp();
 #pragma unroll
     for (int k = 0; k < PIECES / 2; ++k) {
-      const int row = (32 * k + lane) / PIECES, column = lane % PIECES * PIECE;
+      const int at = 32 * k + lane, row = at / PIECES, column = at % PIECES * PIECE;
       finish(tile_m * BM + row_y + i * 16 + row, tile_n * BN + column_y + column,
              cn_read<PIECE>(mine + row * PITCH_Y + column));
     }

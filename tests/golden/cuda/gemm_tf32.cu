@@ -57,6 +57,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
                 WM = 64,
                 WN = 32,
                 STAGES = 4,
+                PACKED = 1,
                 VX = 4,
                 CHUNK = 4,
                 PITCH = 180,
@@ -84,6 +85,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
     top[i] = real ? y_top : -(1 << 24);  // no tap of it is inside
   }
 
+  if (!SHARED_W) w += (long long)matrix * (GROUPS * KG * PITCH);
   w += (long long)group * (KG * PITCH);
   CN_SHARED(shared);
   const int column_w = thread / (ROW / 16), chunk_w = thread % (ROW / 16);
@@ -167,6 +169,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
       for (int j = 0; j < WN / 16; ++j) {
         const int column = column_y + j * 16 + lane / 16 * 8 + lane % 8;
         cn_load_matrices(b[j], ws + place(column, 2 * k + lane / 8 % 2));
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          if (!PACKED) b[j][e] = cn_tf32(b[j][e]);
       }
 #pragma unroll
       for (int i = 0; i < WM / 16; ++i)
@@ -193,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
     __syncwarp();
 #pragma unroll
     for (int k = 0; k < PIECES / 2; ++k) {
-      const int row = (32 * k + lane) / PIECES, column = lane % PIECES * PIECE;
+      const int at = 32 * k + lane, row = at / PIECES, column = at % PIECES * PIECE;
       finish(tile_m * BM + row_y + i * 16 + row, tile_n * BN + column_y + column,
              cn_read<PIECE>(mine + row * PITCH_Y + column));
     }

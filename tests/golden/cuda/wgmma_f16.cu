@@ -57,6 +57,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) wgmma_f16(
                 WM = 16,
                 WN = 256,
                 STAGES = 4,
+                PACKED = 1,
                 VX = 4,
                 CHUNK = 8,
                 PITCH = 184,
@@ -84,6 +85,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) wgmma_f16(
     top[i] = real ? y_top : -(1 << 24);  // no tap of it is inside
   }
 
+  if (!SHARED_W) w += (long long)matrix * (GROUPS * KG * PITCH);
   w += (long long)group * (KG * PITCH);
   CN_SHARED(shared);
   const int column_w = thread / (ROW / 16), chunk_w = thread % (ROW / 16);
