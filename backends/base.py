@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from cnnir.backends.arrays import on_host
 from cnnir.backends.state import State
 from cnnir.errors import BackendError, InputError
 from cnnir.ir import Graph
@@ -127,9 +128,17 @@ class Program(ABC):
     """A shorter way than `run`, where there is one: takes any arguments, and returns the output, or
     the tuple of several, or None if they are not such as it can take."""
 
+    def checked(self, feeds: Mapping[str, Any]) -> list[Any]:
+        """The inputs in graph order, as a run takes them; InputError for what does not fit."""
+        return checked_inputs(self.signature, feeds, checked_input)
+
     @abstractmethod
-    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def run(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """The outputs, freshly allocated, for checked inputs in graph order."""
+
+    def run_on_device(self, arrays: Sequence[Any]) -> list[Any]:
+        """The outputs of a run as arrays in the memory of the device that it ran on."""
+        raise BackendError(f"target {self.plan.target} has no memory but the host's; out='numpy'")
 
     def keep(self) -> None:
         """Put it on disk, so that a build with the same identity finds it; where there is a way."""
@@ -143,7 +152,7 @@ class Program(ABC):
         """
         results = self.run(merged(self.signature, arrays, state))
         for output, input in self.signature.carried.items():
-            state.arrays[self.signature.inputs[input].name][...] = results[output]
+            state.write({self.signature.inputs[input].name: results[output]})
         return [r for i, r in enumerate(results) if i not in self.signature.carried]
 
     def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
@@ -192,22 +201,29 @@ def on_copies(program: Program, arrays: Sequence[np.ndarray]) -> list[np.ndarray
     ]
 
 
-def checked_inputs(signature: Signature, feeds: Mapping[str, Any]) -> list[np.ndarray]:
-    """The inputs in order as contiguous, aligned arrays of native byte order.
+def checked_inputs(
+    signature: Signature,
+    feeds: Mapping[str, Any],
+    take: Callable[[str, Any, TensorType], Any],
+) -> list[Any]:
+    """The inputs in order, each as `take` gives it: (name, what was given, type wanted).
 
-    Raises InputError for missing or unknown names, and for dtypes or shapes that differ.
+    Raises InputError for missing or unknown names.
     """
     names = [port.name for port in signature.inputs]
     if missing := [n for n in names if n not in feeds]:
         raise InputError(f"missing inputs {missing}; the model takes {_listed(signature)}")
     if unknown := sorted(set(feeds) - set(names)):
         raise InputError(f"unknown inputs {unknown}; the model takes {_listed(signature)}")
-    return [checked_input(port.name, feeds[port.name], port.type) for port in signature.inputs]
+    return [take(port.name, feeds[port.name], port.type) for port in signature.inputs]
 
 
 def checked_input(name: str, given: Any, type: TensorType) -> np.ndarray:
-    """One input, copied only where it is strided, misaligned or of foreign byte order."""
-    array = np.asarray(given)
+    """One input as a contiguous, aligned array of the host, copied only where it is not.
+
+    Raises InputError for another dtype or shape, and for arrays of a device.
+    """
+    array = on_host(name, given)
     if array.dtype != type.numpy and array.dtype.newbyteorder("=") != type.numpy:
         raise InputError(
             f"input {name!r}: dtype {array.dtype}, wanted {type.numpy.name}; nothing is converted "

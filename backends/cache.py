@@ -15,8 +15,10 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -25,6 +27,7 @@ VARIABLE = "CNNIR_CACHE"
 NOTE = "object cache: "
 _MAGIC = b"cnnir object 1\n"
 _HASH = 32
+_PART = "tmp-"
 
 _PUT: dict[tuple[Path, str], int] = {}
 """Bytes of a suffix that this process has put in a directory since it last looked through it."""
@@ -96,7 +99,7 @@ class DiskCache:
     def put(self, key: str, binary: bytes) -> None:
         """Store an object: complete under its name or not at all, whatever happens meanwhile."""
         body = _MAGIC + bytes.fromhex(key) + binary
-        self._store(key, [body, hashlib.sha256(body).digest()], sync=True)
+        self._store(key, [body, hashlib.sha256(body).digest()])
 
     def _opened(self, key: str) -> BinaryIO | None:
         """The file of a key, if it is there and nobody else could have written it."""
@@ -116,21 +119,18 @@ class DiskCache:
             return None
         return file
 
-    def _store(self, key: str, parts: Iterable[bytes | memoryview], sync: bool) -> None:
+    def _store(self, key: str, parts: Iterable[bytes | memoryview]) -> None:
         """Write a file under a name of its own, then give it that of the key.
 
-        sync: wait until it is on the disk, so that not even a loss of power leaves it damaged.
+        Nobody waits for the disk: what a loss of power leaves behind, the hashes find.
         """
         size = 0
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix="tmp-")
+            descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=_PART)
             try:
                 with open(descriptor, "wb") as file:
                     for part in parts:
                         size += file.write(part)
-                    file.flush()
-                    if sync:
-                        os.fsync(file.fileno())
                 os.replace(temporary, self._path(key))
             except BaseException:
                 os.unlink(temporary)
@@ -171,7 +171,14 @@ class DiskCache:
             self._evict()
 
     def _evict(self) -> None:
-        """Remove the objects used longest ago until the rest fits the limit."""
+        """Remove the objects used longest ago until the rest fits the limit.
+
+        With them goes what processes have begun that were killed an hour ago or earlier.
+        """
+        for part in self.directory.glob(_PART + "*"):
+            with suppress(FileNotFoundError):  # another process evicts too
+                if part.lstat().st_mtime < time.time() - 3600:
+                    part.unlink()
         entries = []
         for path in self.directory.glob("*" + self.suffix):
             try:

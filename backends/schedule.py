@@ -15,6 +15,8 @@ import numpy as np
 from cnnir.backends.base import Step
 from cnnir.ir import Graph, Value
 from cnnir.loops import Layout
+from cnnir.loops.statements import storage_of
+from cnnir.tensortype import TensorType
 
 EXPRESSIONS = threading.Lock()
 """The kernel language keeps one table of expressions: one model at a time writes code with it."""
@@ -33,7 +35,8 @@ class Slot:
     def nbytes(self) -> int:
         """Bytes of storage."""
         type = self.value.type
-        return self.layout.size(type.shape) * type.numpy.itemsize
+        stored = TensorType(storage_of(self.layout, type), ())
+        return self.layout.size(type.shape) * stored.numpy.itemsize
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@
 
 Each kernel runs all its work items in one native call, on buffers of random numbers, in turn with
 the loop that measures the peak, since shared machines change their clock; the share of peak is the
-median over such neighbours. Winograd saves operations, which are counted as of direct convolution,
-so its share is above 100 %. For work that moves more than it computes (depthwise, one row of
-matmul, pooling) look at the bytes a second.
+median over such neighbours. Winograd and symmetric kernels save operations, which are counted as of
+direct convolution, so their share is above 100 %. For work that moves more than it computes
+(depthwise, one row of matmul, pooling) look at the bytes a second.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import argparse
 import ctypes
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from statistics import median
 from types import ModuleType
 from typing import Any
 
-import llvmlite.ir as ir
 import numpy as np
 from results import append, context
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.engine import build
-from cnnir.backends.llvm.kernels import depthwise, direct_conv, matmul, pool, winograd
+from cnnir.backends.llvm.kernels import depthwise, direct_conv, matmul, pool, symmetric, winograd
 from cnnir.backends.llvm.kernels.matmul import MatmulSpec
 from cnnir.backends.llvm.kernels.pool import PoolSpec
 from cnnir.backends.llvm.kernels.spec import ConvSpec, KernelCode, Target, aligned_empty
@@ -59,6 +59,16 @@ def conv(c: int, o: int, size: int, k: int, stride: int = 1, groups: int = 1, **
     kind = "depthwise" if groups == c else f"{groups} groups" if groups > 1 else "conv"
     name = f"{kind} {k}x{k}{f' s{stride}' if stride > 1 else ''} {c}->{o} {size}x{size}"
     return Case(name, template, spec, (x * size * size, weights, y))
+
+
+def symmetric_conv(c: int, size: int, k: int, lanes: int) -> Case:
+    """A depthwise convolution whose kernels are symmetric along both axes; operations are counted
+    as if they were not."""
+    general = conv(c, c, size, k, 1, c, lanes=lanes)
+    given = {field.name: getattr(general.spec, field.name) for field in fields(ConvSpec)}
+    spec = symmetric.SymmetricSpec(**given, mirrored=(True, True))
+    name = general.name.replace("depthwise", "symmetric depthwise")
+    return Case(name, symmetric, spec, general.sizes)
 
 
 def winograd_conv(c: int, size: int, lanes: int, target: Target) -> Case:
@@ -105,6 +115,9 @@ def cases(v: int, target: Target) -> Iterator[Case]:
         yield winograd_conv(c, size, v, target)
     for c, size, k, stride in ((96, 112, 3, 2), (144, 56, 3, 1), (384, 14, 3, 1), (240, 28, 5, 1)):
         yield conv(c, c, size, k, stride, c, lanes=v)
+    for c, size, k in ((64, 56, 7), (128, 28, 7), (256, 14, 7), (128, 28, 5)):
+        yield conv(c, c, size, k, 1, c, lanes=v)
+        yield symmetric_conv(c, size, k, v)
     yield conv(128, 128, 56, 3, 1, 32, lanes=v)
     for rows, depth, columns in ((1, 2048, 1000), (1, 4096, 4096), (16, 2048, 1000)):
         yield dense(rows, depth, columns, v)

@@ -26,6 +26,7 @@ from cnnir.errors import (
 )
 from cnnir.evaluate import evaluate
 from cnnir.gradient import gradient, jvp
+from cnnir.hessian import hvp
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import OPS, Elementwise, Op
 from cnnir.tensortype import TensorType
@@ -59,6 +60,7 @@ __all__ = [
     "compile",
     "evaluate",
     "gradient",
+    "hvp",
     "jvp",
     "load",
     "parse",
@@ -74,6 +76,7 @@ _MATHEMATICS = (
     "equivariance",
     "kernels",
     "local_affine",
+    "plane_regions",
     "regions_on_segment",
     "rescale_kernel",
     "solve",

@@ -115,8 +115,9 @@ def compile(
     passes: the pipeline as text, such as "fold,cse,fuse"; None takes the default one.
     verify: compare the values before and after every pass and rewrite in f64 (slow).
     snapshots: keep the graph after every pass in `history`.
-    options: what the target understands; for cpu `features`, `cache`, `precision`, `tune`;
-    for cuda `precision`, `cache`.
+    options: what the target understands: cpu `features`, `cache`, `precision`, `tune`; cuda
+    `precision`, `cache`, `tune`. precision="exact" adds the products of each op's definition in
+    f32, and "default" is the quickest f32 arithmetic that the target has.
     """
     how = recipe(
         target, threads=threads, passes=passes, verify=verify, snapshots=snapshots, **options
@@ -257,10 +258,15 @@ class Executable:
         outputs = tuple(chosen.signature.trimmed(results).values())
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """All outputs by name, as fresh arrays."""
+    def run(self, feeds: Mapping[str, Any], out: str = "numpy") -> dict[str, Any]:
+        """All outputs by name, as fresh arrays.
+
+        Inputs are numpy's, or of the host or the target's device with `__dlpack__` or
+        `__cuda_array_interface__`. out: "numpy", or "device" for arrays that stay in its memory,
+        which `torch.from_dlpack` and `cupy.from_dlpack` read in place.
+        """
         chosen, arrays = self._checked(feeds)
-        return chosen.signature.trimmed(chosen.program.run(arrays))
+        return chosen.run(arrays, out)
 
     def profile(self, feeds: Mapping[str, Any]) -> list[float]:
         """Seconds of each step of the plan in one run."""
@@ -329,7 +335,7 @@ class Executable:
         bound = {n: a.shape for n, a in zip(self._names, arrays, strict=True)}
         part = self._specialise(self._origin(bound if self._flexible else None, name))
         try:
-            (value,) = part.signature.trimmed(part.program.run(arrays)).values()
+            (value,) = part.run(arrays).values()
             return value
         finally:
             part.program.close()
@@ -374,14 +380,14 @@ class Executable:
             raise InputError(f"inputs {sorted(twice)} are given twice")
         return feeds | named
 
-    def _checked(self, feeds: Mapping[str, Any]) -> tuple[Specialisation, tuple[np.ndarray, ...]]:
-        base = importlib.import_module("cnnir.backends.base")
-        shapes = tuple(np.shape(feeds[n]) if n in feeds else () for n in self._names)
+    def _checked(self, feeds: Mapping[str, Any]) -> tuple[Specialisation, tuple[Any, ...]]:
+        shape_of = importlib.import_module("cnnir.backends.arrays").shape_of
+        shapes = tuple(shape_of(feeds[n]) if n in feeds else () for n in self._names)
         chosen = self._known.get(shapes)
         if chosen is None and self._flexible and self._same_ranks(shapes):
             chosen = self._new_shapes(shapes)
         chosen = chosen or self._first
-        return chosen, tuple(base.checked_inputs(chosen.signature, feeds))
+        return chosen, tuple(chosen.program.checked(feeds))
 
     def _new_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> Specialisation:
         with self._lock:

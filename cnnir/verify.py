@@ -218,7 +218,7 @@ def widened(graph: Graph) -> Graph:
             new[old] = value
     for value, name in zip(graph.outputs, graph.output_names, strict=True):
         wide.output(new[value], name)
-    wide.trims = dict(graph.trims)
+    wide.trims, wide.carried = dict(graph.trims), dict(graph.carried)
     return wide
 
 

@@ -3,28 +3,24 @@
     pip install "cnnir[examples]"
     python examples/layers_as_matrices.py [folder]
 
-The same 3x3 blur has another matrix for each boundary. With a circular one the matrix is diagonal
-in the Fourier basis, so its eigenvalues are a transform of the kernel. A photograph (scikit-
-learn's) is blurred on the processor and brought back by dividing frequency by frequency: as
-exactly as the condition number allows, and not at all for a blur that loses a frequency. With a
-folder, pictures are written.
+The same blur has another matrix for each boundary. With a circular one the matrix is diagonal in
+the Fourier basis, so its eigenvalues are a transform of the kernel. A photograph is blurred on the
+processor and brought back by dividing frequency by frequency: as exactly as the condition number,
+5,014, allows, to 8e-5 of its largest value; and not at all where one is lost. Leaves
+matrices.png, eigenvalues.png and deblurred.png in the folder (the current one by default).
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
+from filters_on_an_image import photograph
 
 import cnnir
-from cnnir import nn
+from cnnir import nn, plots
+from cnnir.mathematics import pictures
 
-
-def photograph(size: int) -> np.ndarray:
-    """A part of a flower in grey, [1,1,size,size], between 0 and 1."""
-    from sklearn.datasets import load_sample_image
-
-    grey = load_sample_image("flower.jpg").mean(2)[100 : 100 + size, 200 : 200 + size] / 255
-    return np.ascontiguousarray(grey[None, None], np.float32)
+BOUNDARIES = ("zero", "circular", "reflect", "replicate")
 
 
 def blur(weight: np.ndarray, boundary: str, size: int) -> nn.Module:
@@ -34,14 +30,15 @@ def blur(weight: np.ndarray, boundary: str, size: int) -> nn.Module:
     return layer
 
 
-def main(folder: str | None = None, short: bool = False) -> float:
+def main(folder: str = ".", short: bool = False) -> float:
     """The error of the photograph that was brought back, of its largest value."""
     kernel = cnnir.kernels.as_weight(cnnir.kernels.gaussian(1.0, 7))
-    for boundary in ("zero", "circular", "reflect", "replicate"):
+    for boundary in BOUNDARIES:
         print(f"{boundary:9}", cnnir.as_matrix(blur(kernel, boundary, 16)).structure)
 
     size = 64 if short else 256
-    image, layer = photograph(size), blur(kernel, "circular", size)
+    image = photograph("flower.jpg", slice(100, 100 + size), slice(200, 200 + size))
+    layer = blur(kernel, "circular", size)
     blurred = cnnir.compile(layer)(image)
     back = cnnir.solve(layer, blurred)
     error = float(np.abs(back - image).max() / image.max())
@@ -53,28 +50,17 @@ def main(folder: str | None = None, short: bool = False) -> float:
     except cnnir.InputError as why:
         print(f"binomial blur: {why}")
 
-    if folder is not None:
-        pictures(Path(folder), kernel, image, blurred, back)
-    return error
-
-
-def pictures(folder: Path, kernel: np.ndarray, *images: np.ndarray) -> None:
-    """matrix.png, eigenvalues.png and deblurred.png."""
-    from matplotlib.figure import Figure
-
-    from cnnir.mathematics import pictures
-
-    small = blur(kernel, "circular", 10)
-    pictures.matrix(cnnir.as_matrix(small)).savefig(folder / "matrix.png", dpi=120)
+    path = Path(folder)
+    titles = ["photograph", "blurred", "brought back"]
+    seen = [picture[0, 0] for picture in (image, blurred, back)]
+    plots.images(seen, titles, limits=1.0).savefig(path / "deblurred.png", dpi=120)
+    operators = [cnnir.as_matrix(blur(kernel[..., 2:5, 2:5], b, 6)).matrix for b in BOUNDARIES]
+    titles = [f"boundary: {boundary}" for boundary in BOUNDARIES]
+    shown = [operator.toarray() / kernel.max() for operator in operators]
+    plots.images(shown, titles, limits=2.0).savefig(path / "matrices.png", dpi=120)
     sobel = blur(cnnir.kernels.as_weight(cnnir.kernels.sobel(0)), "circular", 32)
-    pictures.eigenvalue_map(sobel).savefig(folder / "eigenvalues.png", dpi=120)
-    figure = Figure((9, 3.2), layout="constrained")
-    titles = ("photograph", "blurred", "brought back")
-    for axis, image, title in zip(figure.subplots(1, 3), images, titles, strict=True):
-        axis.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
-        axis.set_title(title, fontsize=10)
-        axis.axis("off")
-    figure.savefig(folder / "deblurred.png", dpi=120)
+    pictures.eigenvalue_map(sobel).savefig(path / "eigenvalues.png", dpi=120)
+    return error
 
 
 if __name__ == "__main__":

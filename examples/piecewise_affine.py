@@ -5,16 +5,21 @@
 
 A small net of two inputs learns which of two spirals a point is on. Around any point it is an
 affine map, M x + c, exactly; along a line from corner to corner the borders of the regions are
-computed, and checked by a fine walk. With a folder, a picture of all regions is written.
+computed, 51 of them, and checked by a fine walk. Another net learns scikit-learn's digits. Around
+a picture of a digit it is M x + c, too, and a row of M is a picture itself: what speaks for a score
+and against it there, exactly. Leaves regions.png and rows.png in the folder (the current one by
+default).
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
+from train_digits import digits
 
 import cnnir
-from cnnir import nn
+from cnnir import nn, plots
+from cnnir.mathematics.pictures import linear_regions
 from cnnir.training import Adam
 
 
@@ -27,7 +32,7 @@ def spirals(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (at / 2.5 + rng.normal(0, 0.05, at.shape)).astype(np.float32), which
 
 
-def main(folder: str | None = None, short: bool = False) -> tuple[int, int]:
+def main(folder: str = ".", short: bool = False) -> tuple[int, int]:
     """How many borders the line crosses: computed, and met by the walk."""
     net = nn.Sequential(nn.Dense(24), nn.ReLU(), nn.Dense(24), nn.ReLU(), nn.Dense(2))
     x, y = spirals(600, 0)
@@ -50,11 +55,33 @@ def main(folder: str | None = None, short: bool = False) -> tuple[int, int]:
     borders = cnnir.regions_on_segment(graph, a, b)
     walked = walk(net, a, b)
     print(f"from corner to corner: {len(borders)} borders, by a fine walk {walked}")
-    if folder is not None:
-        from cnnir.mathematics.pictures import linear_regions
-
-        linear_regions(graph).savefig(Path(folder) / "regions.png", dpi=120)
+    figure = linear_regions(graph, -3.4, 3.4)
+    for which, colour in ((0, "#0072B2"), (1, "#D55E00")):
+        at = x[y == which]
+        figure.axes[0].plot(*at.T, ".", color=colour, ms=4, label=f"spiral {which}")
+    figure.axes[0].legend(loc="lower right")
+    figure.savefig(Path(folder) / "regions.png", dpi=120)
+    rows_of_a_digit(Path(folder), 5 if short else 60)
     return len(borders), walked
+
+
+def rows_of_a_digit(folder: Path, epochs: int) -> None:
+    """What a net of digits is around one of them: the digit, and some rows of M."""
+    net = nn.Sequential(
+        nn.Flatten(), nn.Dense(32), nn.ReLU(), nn.Dense(32), nn.ReLU(), nn.Dense(10)
+    )
+    x, y, test_x, test_y = digits()
+    small = {"*.weight": lambda w: nn.l2(w) * 3e-3}
+    trainer = cnnir.Trainer(net, "cross_entropy", Adam(0.005), regularisers=small)
+    trainer.fit(x, y, epochs, 64, show="none")
+    picture = test_x[test_y == 8][:1]
+    here = cnnir.local_affine(net.graph(picture.shape), picture)
+    (scores,) = cnnir.evaluate(net.graph(picture.shape), [picture], "f64")
+    print(f"scores of a digit: M x + c is off by {np.abs(here(picture) - scores).max():.1e}")
+    rows = here.matrix.toarray().reshape(10, 8, 8)
+    titles = ["x", *(f"row {k} of M: score {scores[0, k]:+.1f}" for k in (8, 3, 1))]
+    figure = plots.images([picture[0, 0], *rows[[8, 3, 1]]], titles)
+    figure.savefig(folder / "rows.png", dpi=120)
 
 
 def walk(net: nn.Module, a: np.ndarray, b: np.ndarray) -> int:

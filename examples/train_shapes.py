@@ -1,11 +1,16 @@
 """A small ResNet learns to name shapes that it has never seen: drawn anew, turned, coloured, noisy.
 
+    pip install "cnnir[examples]"
     python examples/train_shapes.py [folder]
 
 Five kinds of shapes on 32x32 pixels, of any size, angle and colour, on any ground, under noise. The
-data comes in batches from a function that draws them, so no two epochs see the same picture. After
-40,000 of them, in 10 epochs, 72.5 % of 1,000 others are named right (by chance it would be 20 %; a
-shape may have almost the colour of its ground).
+data comes in batches from a function that draws them, so no two epochs see the same picture. Every
+picture is less its own mean and divided by its deviation, channel by channel, since colours say
+nothing of shapes: without that 80 % are right instead. After 48,000 pictures, in 6 epochs, 98 % of
+2,000 others are named right (by chance it would be 20 %), in 29 s on two threads of a Zen 4; where
+it is wrong, there is mostly little to see. Left in the folder (the current one by default):
+pictures of the curves, of answers, of what an element of each block sees (receptive.png), and of
+the features of one block, as maps and brought back to the image.
 """
 
 import sys
@@ -14,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import cnnir
 from cnnir import nn, plots
@@ -29,7 +35,7 @@ def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     kind = rng.integers(0, len(KINDS), count)
     angle, size = rng.uniform(0, 2 * np.pi, count), rng.uniform(5, 11, count)
     centre = rng.uniform(12, SIZE - 12, (2, count))
-    grid = np.mgrid[:SIZE, :SIZE][:, None] - centre[:, :, None, None]
+    grid = np.mgrid[:SIZE, :SIZE][:, None] - centre[:, :, None, None].astype(np.float32)
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     v = (cos * grid[0] - sin * grid[1]) / size[:, None, None]
     u = (sin * grid[0] + cos * grid[1]) / size[:, None, None]
@@ -43,7 +49,9 @@ def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     ])[kind, np.arange(count)][:, None]  # fmt: skip
     ground, colour = rng.uniform(0, 1, (2, count, 3, 1, 1))
     noise = 0.1 * rng.standard_normal((count, 3, SIZE, SIZE))
-    return (np.where(inside, colour, ground) + noise).astype(np.float32), kind
+    pictures = np.where(inside, colour, ground) + noise
+    pictures -= pictures.mean((2, 3), keepdims=True)
+    return (pictures / pictures.std((2, 3), keepdims=True)).astype(np.float32), kind
 
 
 class Block(nn.Module):
@@ -81,22 +89,41 @@ class Fresh:
             yield shapes(self.size, 1000 + self.drawn)
 
 
-def main(folder: str | None = None, short: bool = False) -> float:
-    """Train and test; the share of the test pictures that are named right."""
-    epochs, batches = (1, 6) if short else (10, 100)
-    test = shapes(100 if short else 1000, 1)
+def main(folder: str = ".", short: bool = False) -> float:
+    """Train, test, draw; the share of the test pictures that are named right."""
+    epochs, batches = (1, 6) if short else (6, 125)
+    x, kinds = shapes(100 if short else 2000, 1)
     trainer = cnnir.Trainer(
-        resnet(), "cross_entropy", AdamW(OneCycle(0.002, epochs)),
+        resnet(), "cross_entropy", AdamW(OneCycle(0.01, epochs)),
         metrics="accuracy", clip=clip_norm(1.0), threads=2,
     )  # fmt: skip
     started = time.perf_counter()
-    history = trainer.fit(Fresh(batches, 40), epochs=epochs, validation=test)
+    history = trainer.fit(Fresh(batches, 64), epochs=epochs, batch_size=50, validation=(x, kinds))
     seconds = time.perf_counter() - started
-    right = trainer.evaluate(*test)["accuracy"]
+    scores = trainer.predict(x, 50)
+    right = float((scores.argmax(1) == kinds).mean())
     print(f"{right:.1%} of new pictures right, after {seconds:.0f} s")
-    if folder is not None:
-        plots.curves(history).savefig(Path(folder) / "shapes.png", dpi=120)
+
+    net, path, image = trainer.net, Path(folder), x[0]
+    plots.curves(history).savefig(path / "curves.png", dpi=120)
+    answers(x, kinds, scores).savefig(path / "answers.png", dpi=120)
+    seen = plots.receptive_field(net, image, ["conv1", "block1", "block2", "block3"])
+    seen.savefig(path / "receptive.png", dpi=120)
+    plots.feature_maps(net, image, "block2").savefig(path / "maps.png", dpi=120)
+    plots.projections(net, image, "block2").savefig(path / "projections.png", dpi=120)
     return right
+
+
+def answers(x: np.ndarray, kinds: np.ndarray, scores: np.ndarray) -> Figure:
+    """The first pictures, and below them the first that it got wrong."""
+    wrong = np.flatnonzero(scores.argmax(1) != kinds)[:8]
+    figure = Figure((10, 3), layout="constrained")
+    for axes, k in zip(figure.subplots(2, 8).flat, [*range(8), *wrong], strict=False):
+        axes.imshow((x[k].transpose(1, 2, 0) / 6 + 0.5).clip(0, 1))
+        axes.set(xticks=[], yticks=[])
+        said, is_ = KINDS[scores[k].argmax()], KINDS[kinds[k]]
+        axes.set_title(said if said == is_ else f"{said}?\nit is a {is_}", fontsize=9)
+    return figure
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from cnnir.errors import InputError
+
 
 @contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
@@ -16,6 +18,8 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
     Whoever reads `path` meanwhile, or after a crash, sees all of the old file or all of the new.
     """
     folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise InputError(f"there is no folder {folder!r} for {os.path.basename(path)!r}")
     descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:

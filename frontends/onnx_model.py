@@ -16,7 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, OperatorSetIdProto, TensorProto
 
-from cnnir.errors import ModelError, quoted
+from cnnir.errors import InputError, ModelError, quoted
 from cnnir.frontends.onnx_schema import NEWEST_IR, NEWEST_OPSET
 from cnnir.frontends.onnx_wire import (
     Content,
@@ -41,6 +41,9 @@ def reading(source: Source) -> Iterator[Parsed]:
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield _checked(_parsed(GivenContent(bytes(source)), None))
     else:
+        if not isinstance(source, (str, os.PathLike)):
+            kind = type(source).__name__
+            raise InputError(f"the model is of type {kind}, wanted a path, bytes or a ModelProto")
         path = os.fspath(source)
         with _opened(path) as file:
             yield _checked(_parsed(FileContent(file.fileno()), os.path.dirname(path)))

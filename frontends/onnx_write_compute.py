@@ -10,6 +10,7 @@ import numpy as np
 from cnnir.errors import UnsupportedError
 from cnnir.frontends.onnx_writer import CODES, Writer, number, writes
 from cnnir.ir import Node, Value
+from cnnir.ops.boundary import pads, zeros_left
 from cnnir.tensortype import TensorType, is_float
 
 _SAME = {
@@ -118,13 +119,16 @@ def _window(node: Node, *, kernel: tuple[int, ...], padding: bool = True) -> dic
 
 @writes("conv")
 def conv(w: Writer, node: Node, x: str, weight: str, bias: str = "") -> None:
-    """Conv of floats, ConvInteger of 8-bit integers that were widened."""
+    """Conv of floats, ConvInteger of 8-bit integers that were widened; a Pad before them makes a
+    boundary that is not zero."""
     area = _window(node, kernel=w.types[weight].shape[2:])
     area["group"] = node.attrs["groups"]
     if w.types[x].dtype != "i32":
+        x = _bordered(w, node, x, area)
         w.emit("Conv", [x, weight, bias], node, **area)
         return
     operands = [*_narrow(w, node.operands[0]), *_narrow(w, node.operands[1])]
+    operands[0] = _bordered(w, node, operands[0], area)
     names = [operands[0], operands[2], operands[1], operands[3]]
     if not bias:
         w.emit("ConvInteger", names, node, **area)
@@ -135,6 +139,21 @@ def conv(w: Writer, node: Node, x: str, weight: str, bias: str = "") -> None:
     w.emit("ConvInteger", names, [total], **area)
     w.emit("Reshape", [bias, w.constant((-1, *(1,) * (rank - 2)))], [column])
     w.emit("Add", [total, column], node)
+
+
+def _bordered(w: Writer, node: Node, x: str, area: dict[str, Any]) -> str:
+    """x with its borders that are not zero; `area` keeps the padding of the others."""
+    rank = len(area["kernel_shape"])
+    padding = node.attrs["padding"] or (0,) * (2 * rank)
+    for attrs in pads(padding, node.attrs["boundary"]):
+        amounts, wide = attrs["padding"], w.fresh(f"{x}_bordered")
+        sizes = w.types[x].shape
+        grown = zip(sizes, amounts[: len(sizes)], amounts[len(sizes) :], strict=True)
+        w.types[wide] = w.types[x].with_shape(tuple(n + b + e for n, b, e in grown))
+        w.emit("Pad", [x, w.constant(amounts)], [wide], mode=attrs["mode"])
+        x = wide
+        area["pads"] = list(zeros_left(padding, node.attrs["boundary"]))
+    return x
 
 
 def _narrow(w: Writer, value: Value | None) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from loops_harness import Placed, poisoned
 
+from cnnir.backends.cuda.calls import finest
 from cnnir.backends.cuda.device import DEVICE
 from cnnir.backends.cuda.driver import Gpu
 from cnnir.backends.cuda.emulator import Emulator, compiler
@@ -18,8 +19,9 @@ from cnnir.backends.cuda.prelude import PRELUDE
 from cnnir.backends.cuda.printer import launch_of, print_kernel, scratch_of
 from cnnir.errors import BackendError
 from cnnir.ir import Node
-from cnnir.loops import Kernel, lower
+from cnnir.loops import Kernel
 from cnnir.loops.statements import RowMajor
+from cnnir.tensortype import TensorType
 
 PLAIN = RowMajor()
 
@@ -37,10 +39,9 @@ def needs_compiler() -> None:
         pytest.skip(str(error))
 
 
-def lowered(node: Node, lanes: int = 32) -> Kernel:
+def lowered(node: Node) -> Kernel:
     """The kernel of a node on row-major buffers, as a device wants it."""
-    layouts = [None if v is None else PLAIN for v in [*node.operands, *node.results]]
-    return lower(node, layouts, lanes, finest=True)
+    return finest(node, [None if v is None else PLAIN for v in [*node.operands, *node.results]])
 
 
 def on_device() -> None:
@@ -94,8 +95,9 @@ def run_kernel(
         if buffer.space == "operand":
             placed.append(Placed(poisoned(buffer.layout, next(remaining))))
         else:
-            nbytes = buffer.size * buffer.type.numpy.itemsize
-            placed.append(Placed(np.full(nbytes, 0xAB, np.uint8).view(buffer.type.numpy)))
+            stored = TensorType(buffer.storage, ()).numpy
+            nbytes = buffer.size * stored.itemsize
+            placed.append(Placed(np.full(nbytes, 0xAB, np.uint8).view(stored)))
     scratch = Placed(np.full(scratch_of(kernel), 0xAB, np.uint8))
     error = Placed(np.zeros(1, np.int32))
     everything = [error, scratch, *placed]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import re
+import threading
+from collections import Counter
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -23,7 +25,7 @@ from cnnir.backends.cuda.launch import Launch
 from cnnir.backends.cuda.machine import Task
 from cnnir.backends.cuda.nvrtc import Resources
 
-CONTEXT, STREAM, DEVICE = 11, 12, 0
+CONTEXT, DEVICE = 11, 0
 
 
 class FakeDriver:
@@ -32,7 +34,18 @@ class FakeDriver:
     def __init__(self, real: ModuleType) -> None:
         self.real, self.ok = real, real.CUresult.CUDA_SUCCESS
         self.entered = False
+        self.retained = 0
+        """How many hold the context."""
         self.memory: dict[int, np.ndarray] = {}
+        self.running = threading.Lock()
+        """Emulated kernels of equal text have their fibers in one place."""
+        self.theirs: list[np.ndarray] = []
+        """Memory that other libraries have."""
+        self.streams: set[int] = set()
+        self.copied: Counter[str] = Counter()
+        """Bytes copied: HtoD, DtoH, DtoD."""
+        self.waited: list[tuple[int, int]] = []
+        """(stream, the one whose work it was told to wait for)."""
         self.functions: dict[str, Any] = {}
         self.parameters: dict[str, int] = {}
         """How many a function has, as machine code would know."""
@@ -40,6 +53,7 @@ class FakeDriver:
         """Shared memory that functions asked for."""
         self.graphs: dict[int, list[Any]] = {}
         self.capturing: list[Any] | None = None
+        self.capturer = 0
         self.launched = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -64,10 +78,10 @@ class FakeDriver:
 
     def compiled(self, texts: Mapping[str, str], arch: str, cache: DiskCache | None) -> Built:
         """In place of NVRTC: functions of the emulator."""
-        assert arch == "sm_90"
+        assert arch == "sm_90a"
         names = {n for t in texts.values() for n in re.findall(r"\b(\w+)\(\n    int\* error", t)}
         functions = {name: Launch((1, 1, 1), (1, 1, 1)) for name in names}
-        self.functions = dict(Emulator().load(texts, functions).functions)
+        self.functions |= Emulator().load(texts, functions).functions
         for text in texts.values():
             for name, listed in re.findall(r"\b(\w+)\(\n    (int\* error.*?)\) \{", text, re.S):
                 self.parameters[name] = listed.count(",") + 1
@@ -94,23 +108,30 @@ class FakeDriver:
         return known.get(name, 0)
 
     def do_cuDevicePrimaryCtxRetain(self, device: int) -> int:
+        self.retained += 1
         return CONTEXT
 
     def do_cuDevicePrimaryCtxRelease(self, device: int) -> None:
-        assert not self.memory and not self.graphs
+        self.retained -= 1
+        assert self.retained or not (self.memory or self.graphs or self.streams)
 
     def do_cuCtxSetCurrent(self, context: int) -> None:
         assert context == CONTEXT
         self.entered = True
 
     def do_cuStreamCreate(self, flags: int) -> int:
-        return STREAM
+        assert flags == 1
+        self.streams.add(max(self.streams, default=11) + 1)
+        return max(self.streams)
 
     def do_cuStreamDestroy(self, stream: int) -> None:
-        assert stream == STREAM
+        self.streams.remove(stream)
 
     def do_cuStreamSynchronize(self, stream: int) -> None:
-        assert stream == STREAM and self.capturing is None
+        assert stream in self.streams and self.capturing is None
+
+    def do_cuStreamWaitEvent(self, stream: int, event: list[int], flags: int) -> None:
+        self.waited.append((stream, event[1]))
 
     def do_cuModuleLoadData(self, image: int) -> int:
         assert ctypes.string_at(image, 1)
@@ -141,19 +162,40 @@ class FakeDriver:
 
     do_cuMemFreeHost = do_cuMemFree
 
-    def _copy(self, to: int, source: int, nbytes: int, stream: int) -> None:
-        assert stream == STREAM and self.capturing is None
+    def _copy(self, kind: str, to: int, source: int, nbytes: int) -> None:
+        assert self.capturing is None and nbytes > 0
+        mine = {"HtoD": [to], "DtoH": [source], "DtoD": [to, source]}[kind]
+        assert all(self._holds(address, nbytes) for address in mine)
         ctypes.memmove(to, source, nbytes)
+        self.copied[kind] += nbytes
 
-    do_cuMemcpyHtoDAsync = do_cuMemcpyDtoHAsync = _copy
+    def _holds(self, address: int, nbytes: int) -> bool:
+        """Whether these bytes are memory that was given out."""
+        blocks = ((b.ctypes.data, b.nbytes) for b in (*self.memory.values(), *self.theirs))
+        return any(at <= address and address + nbytes <= at + size for at, size in blocks)
+
+    def do_cuMemcpyHtoDAsync(self, to: int, source: int, nbytes: int, stream: int) -> None:
+        assert stream in self.streams
+        self._copy("HtoD", to, source, nbytes)
+
+    def do_cuMemcpyDtoHAsync(self, to: int, source: int, nbytes: int, stream: int) -> None:
+        assert stream in self.streams
+        self._copy("DtoH", to, source, nbytes)
+
+    def do_cuMemcpyDtoDAsync(self, to: int, source: int, nbytes: int, stream: int) -> None:
+        assert stream in self.streams
+        self._copy("DtoD", to, source, nbytes)
+
+    def do_cuMemcpyDtoH(self, to: int, source: int, nbytes: int) -> None:
+        self._copy("DtoH", to, source, nbytes)
 
     def do_cuMemsetD8Async(self, address: int, value: int, nbytes: int, stream: int) -> None:
-        assert stream == STREAM
+        assert stream in self.streams
         ctypes.memset(address, value, nbytes)
 
     def do_cuLaunchKernel(self, function: str, *more: Any) -> None:
         *sizes, shared, stream, parameters, extra = more
-        assert stream == STREAM and not extra
+        assert stream in self.streams and not extra
         assert shared <= max(48 << 10, self.wide.get(function, 0))
         launch = Launch(tuple(sizes[:3]), tuple(sizes[3:]), shared)
         assert launch.threads <= 1024 and min(*launch.grid, *launch.block) > 0
@@ -161,25 +203,28 @@ class FakeDriver:
         count = self.parameters[function]
         values = [ctypes.c_void_p.from_address(pointers[k] or 0).value for k in range(count)]
         task = Task(self.functions[function], launch, tuple(v or 0 for v in values), 0)
-        if self.capturing is not None:
+        if self.capturing is not None and stream == self.capturer:
             self.capturing.append(task)
         else:
             self._run([task])
 
     def _run(self, tasks: list[Task]) -> None:
         machine = Emulator()
-        machine.record(tasks)()
+        with self.running:
+            machine.record(tasks)()
         machine.wait()
         self.launched += len(tasks)
 
     def do_cuStreamBeginCapture(self, stream: int, mode: Any) -> None:
-        assert stream == STREAM and self.capturing is None
-        self.capturing = []
+        assert stream in self.streams and self.capturing is None
+        assert mode.name == "CU_STREAM_CAPTURE_MODE_RELAXED"
+        self.capturing, self.capturer = [], stream
 
     def do_cuStreamEndCapture(self, stream: int) -> int:
-        assert self.capturing is not None
-        self.graphs[len(self.graphs) + 100], self.capturing = self.capturing, None
-        return len(self.graphs) + 99
+        assert self.capturing is not None and stream == self.capturer
+        number = max(self.graphs, default=100) + 1
+        self.graphs[number], self.capturing = self.capturing, None
+        return number
 
     def do_cuGraphInstantiate(self, graph: int, flags: int) -> int:
         self.graphs[graph + 1000] = self.graphs[graph]
@@ -191,16 +236,17 @@ class FakeDriver:
     do_cuGraphExecDestroy = do_cuGraphDestroy
 
     def do_cuGraphUpload(self, graph: int, stream: int) -> None:
-        assert graph in self.graphs and stream == STREAM
+        assert graph in self.graphs and stream in self.streams
 
     def do_cuGraphLaunch(self, graph: int, stream: int) -> None:
+        assert stream in self.streams
         self._run(self.graphs[graph])
 
     def do_cuEventCreate(self, flags: int) -> list[int]:
-        return [0]
+        return [0, 0]
 
     def do_cuEventRecord(self, event: list[int], stream: int) -> None:
-        event[0] = self.launched
+        event[:] = self.launched, stream
 
     def do_cuEventElapsedTime(self, first: list[int], last: list[int]) -> float:
         return float(last[0] - first[0])  # a launch takes a millisecond here
@@ -213,6 +259,6 @@ def fake_driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     """Put it in the place of the driver; skips where the bindings are not installed."""
     real = pytest.importorskip("cuda.bindings.driver", reason="cnnir[cuda] is not installed")
     fake = FakeDriver(real)
-    monkeypatch.setattr("cnnir.backends.cuda.driver.bindings", lambda name, what: fake)
+    monkeypatch.setattr("cnnir.backends.cuda.context.bindings", lambda name, what: fake)
     monkeypatch.setattr("cnnir.backends.cuda.driver.compiled", fake.compiled)
     return fake

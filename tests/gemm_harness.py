@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,12 @@ from loops_harness import node_of
 
 from cnnir.backends.cuda.emulator import Emulator
 from cnnir.backends.cuda.epilogue import Epilogue
-from cnnir.backends.cuda.kernels import gemm_fma, gemm_tf32
+from cnnir.backends.cuda.kernels.gemm import Gemm, Tile
+from cnnir.backends.cuda.kernels.gemm_fma import FmaGemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
-from cnnir.backends.cuda.layout import ChannelsLast, Plain
+from cnnir.backends.cuda.kernels.gemm_tensor import TensorGemm, rounded
+from cnnir.backends.cuda.kernels.gemm_warpgroup import WarpgroupGemm
+from cnnir.backends.cuda.layout import ChannelsLast, Plain, stored
 from cnnir.backends.cuda.schedule import Code
 from cnnir.evaluate import evaluate_node
 from cnnir.ir import Node
@@ -54,11 +56,21 @@ def conv(
     return Conv(spec, node)
 
 
-class Roomy:
-    """A buffer in the middle of a margin of NaN."""
+class Remembered(dict[str, bytes]):
+    """Compiled kernels of this process, so that every schedule has the same."""
 
-    def __init__(self, storage: np.ndarray) -> None:
-        self.raw = np.full(storage.nbytes + 2 * MARGIN + 256, 0xFF, np.uint8)
+    put = dict.__setitem__
+
+
+COMPILED: Any = Remembered()
+
+
+class Roomy:
+    """A buffer in the middle of a margin, of NaN where it is read."""
+
+    def __init__(self, storage: np.ndarray, fill: int = 0xFF) -> None:
+        self.raw = np.full(storage.nbytes + 2 * MARGIN + 256, fill, np.uint8)
+        self.fill = fill
         self.start = MARGIN + (-self.raw.ctypes.data - MARGIN) % 256
         self.stop = self.start + storage.nbytes
         self.view = self.raw[self.start : self.stop].view(storage.dtype)
@@ -71,7 +83,7 @@ class Roomy:
     def intact(self) -> bool:
         """Whether nobody wrote to the margin."""
         margins = self.raw[: self.start], self.raw[self.stop :]
-        return all(bool((margin == 0xFF).all()) for margin in margins)
+        return all(bool((margin == self.fill).all()) for margin in margins)
 
 
 @dataclass
@@ -81,34 +93,39 @@ class Conv:
     spec: GemmSpec
     node: Node
 
-    def code(self, template: ModuleType, tile: Any, name: str = "k") -> Code:
-        """The kernels."""
+    def code(self, template: Gemm, tile: Tile, name: str = "k", storage: str = "") -> Code:
+        """The kernels; storage: of the result, where it is not f32."""
         result = self.node.results[0]
-        layout = ChannelsLast(self.spec.filters) if result.type.shape[1] > 1 else Plain()
-        return template.emit(name, self.spec, tile, Epilogue(self.node, self.node, (), (), layout))
+        last = result.type.shape[1] > 1
+        layout = ChannelsLast(self.spec.filters, storage) if last else Plain(storage)
+        epilogue = Epilogue(self.node, self.node, (), (), layout, bias=True)
+        return template.emit(name, self.spec, tile, epilogue)
 
-    def arrays(self, template: ModuleType) -> tuple[list[np.ndarray], np.ndarray]:
-        """Operands, and the result that they have in f64 after tf32 has rounded them."""
+    def arrays(self, template: Gemm) -> tuple[list[np.ndarray], np.ndarray]:
+        """Operands, and the result that they have in f64 after rounding to what is multiplied."""
         rng = np.random.default_rng(self.spec.depth)
         x, w, b = (
             rng.standard_normal(v.type.shape).astype(np.float32) for v in self.node.operands if v
         )
-        taken = [x, w]
-        if template is gemm_tf32:
-            taken = [gemm_tf32.rounded(a) for a in taken]
-        (want,) = evaluate_node(self.node, [*taken, b], "f64")
+        taken = [kept(x, template.storage or template.dtype), kept(w, template.dtype)]
+        (want,) = evaluate_node(self.node, [a.astype(np.float64) for a in (*taken, b)], "f64")
         return [x, w, b], want
 
     def run(
-        self, template: ModuleType, code: Code, last_first: bool = False, early: bool = False
+        self,
+        template: Gemm,
+        code: Code,
+        last_first: bool = False,
+        early: bool = False,
+        storage: str = "",
     ) -> float:
         """The error relative to the largest value; a fault raises, a write outside fails."""
         (x, w, b), want = self.arrays(template)
         emulated = Emulated(
-            {"k": code.text}, dict(code.launches), Emulator(None, last_first, early)
+            {"k": code.text}, dict(code.launches), Emulator(COMPILED, last_first, early)
         )
-        last = ChannelsLast(self.spec.channels)
-        y = Roomy(np.full(want.size, np.nan, np.float32))
+        last = ChannelsLast(self.spec.channels, template.storage)
+        y = Roomy(stored(np.full(want.size, np.nan, np.float32), storage), 0xAB)
         scratch = Roomy(np.full(code.scratch_bytes // 4, np.nan, np.float32))
         operands = [Roomy(last.pack(x)), Roomy(template.pack(w, self.spec)), Roomy(b)]
         error = Roomy(np.zeros(1, np.int32))
@@ -116,14 +133,25 @@ class Conv:
             emulated.launch(name, [p.address for p in (error, scratch, *operands, y)])
         assert all(p.intact() for p in (y, scratch, *operands))
         got = ChannelsLast(self.spec.filters).unpack(y.view, want.shape)
-        difference = np.abs(got - want).max() / np.abs(want).max()
+        difference = np.abs(got.astype(np.float64) - want).max() / np.abs(want).max()
         return float(difference)
 
 
-def tiles(template: ModuleType, splits: int = 1) -> Iterator[Any]:
+def kept(array: np.ndarray, dtype: str) -> np.ndarray:
+    """What of f32 a type keeps."""
+    if dtype == "tf32":
+        return rounded(array)
+    return stored(array, dtype).astype(np.float32)
+
+
+def tiles(template: Gemm, splits: int = 1) -> Iterator[Tile]:
     """Every tile of a template."""
-    for tile in template.TILES:
+    for tile in template.tiles:
         yield replace(tile, splits=splits)
 
 
-TEMPLATES = (gemm_fma, gemm_tf32)
+TEMPLATES: tuple[Gemm, ...] = (
+    FmaGemm(),
+    *map(TensorGemm, ("tf32", "f16", "bf16")),
+    *map(WarpgroupGemm, ("f16", "bf16")),
+)

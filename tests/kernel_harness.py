@@ -10,10 +10,10 @@ import ctypes
 import random
 
 import llvmlite.binding as llvm
-import llvmlite.ir as ir
 import numpy as np
 from kernel_references import conv_reference
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.kernels.spec import Target
 
 LANES = (4, 8, 16)
@@ -124,13 +124,16 @@ def packed_in_place(template, w, spec, tiling):
     return packed
 
 
-def conv_error(template, spec, tiling=None, weights_shape=None, reference=conv_reference):
-    """The largest error of a convolution, relative to the largest result."""
+def conv_error(
+    template, spec, tiling=None, weights_shape=None, reference=conv_reference, weights=np.asarray
+):
+    """The largest error of a convolution, relative to the largest result; `weights` makes its own
+    of random ones."""
     rng = np.random.default_rng(7)
     tiling = tiling or template.choose(spec, TARGETS[spec.lanes])
     x = rng.standard_normal((spec.batch, spec.channels, *spec.sizes), dtype=np.float32)
     shape = weights_shape or (spec.filters, spec.channels // spec.groups, *spec.kernel)
-    w = rng.standard_normal(shape, dtype=np.float32)
+    w = weights(rng.standard_normal(shape, dtype=np.float32))
     packed = packed_in_place(template, w, spec, tiling)
     data = x if spec.plain else to_blocked(x, spec.lanes)
     operands = [Guarded(data.shape, data), Guarded(packed.shape, packed)]

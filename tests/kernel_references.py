@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+MODES = {"zero": "constant", "circular": "wrap", "reflect": "reflect", "replicate": "edge"}
+
 
 def conv_reference(x, w, bias, spec):
     rank = len(spec.sizes)
-    pads = [(spec.padding[i], spec.padding[rank + i]) for i in range(rank)]
-    x = np.pad(x.astype(np.float64), [(0, 0), (0, 0), *pads])
+    x = x.astype(np.float64)
+    for axis, word in enumerate(spec.boundary or ("zero",) * rank):
+        pads = [(0, 0)] * x.ndim
+        pads[2 + axis] = (spec.padding[axis], spec.padding[rank + axis])
+        x = np.pad(x, pads, MODES[word])
     x = x.reshape(spec.batch, spec.groups, -1, *x.shape[2:])
     w = w.reshape(spec.groups, -1, *w.shape[1:]).astype(np.float64)
     y = 0.0

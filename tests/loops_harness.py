@@ -6,9 +6,9 @@ import ctypes
 from collections.abc import Sequence
 
 import llvmlite.binding as llvm
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.printer import print_kernel
 from cnnir.backends.llvm.target import CpuTarget

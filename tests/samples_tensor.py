@@ -52,6 +52,18 @@ add(
     # more padding than kernel: the outermost windows see nothing
     Sample(("f32[1,1,2,2]", "f32[1,1,1,2]", "f32[1]"), {"padding": (3, 2, 1, 4)}),
 )
+# boundaries: alone, mixed, with a stride; more padding than the image has, or than the kernel reads
+for words in itertools.product(("circular", "reflect", "replicate", "zero"), repeat=2):
+    attrs = {"padding": (2, 1, 1, 2), "stride": (1, 2), "dilation": (2, 1), "boundary": words}
+    add("conv", Sample(("f32[2,4,7,5]", "f32[6,2,3,4]", "f32[6]"), attrs | {"groups": 2}))
+    attrs = {"padding": (3, 1, 0, 1), "boundary": words}
+    add("conv", Sample(("f32[1,2,4,7]", "f32[3,2,4,3]"), attrs))
+for word in ("circular", "replicate"):
+    attrs = {"padding": (4, 3), "boundary": (word,)}
+    add("conv", Sample(("f64[1,2,2]", "f64[3,2,5]"), attrs))
+    add("conv", Sample(("i32[1,2,1]", "i32[3,2,7]"), attrs))
+attrs = {"padding": (1, 2, 1, 1, 0, 1), "boundary": ("reflect", "zero", "circular")}
+add("conv", Sample(("f32[1,2,3,4,3]", "f32[2,2,3,3,3]"), attrs))
 add(
     "conv_transpose",
     Sample(("f32[1,3,5]", "f32[3,2,4]", "f32[2]"), {"stride": (3,), "padding": (1, 2)}),

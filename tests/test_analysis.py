@@ -57,6 +57,20 @@ def test_lenet_layer_by_layer() -> None:
     assert [spans[n].stride for n in ("C1", "S2", "C3", "S4")] == [1, 2, 2, 4]
 
 
+def test_windows_are_gathered_without_weights_or_connections() -> None:
+    """Unshared weights: C1 of LeNet-5 without sharing, section II of LeCun 1998 by the formulas."""
+    layer = nn.LocallyConnected(6, 5)
+    (row,) = layers(layer.graph((1, 1, 32, 32)))
+    assert row.weights == layer.params.count == 28 * 28 * 6 * (25 + 1)
+    assert row.connections == 28 * 28 * 6 * 25
+    assert row.flops > 2 * row.connections  # what is computed is another matter
+
+    conv = nn.Conv(2, 2, bias=False).build((1, 1, 4, 4))
+    for weight, connections in (([0, 1, 0, 0], 0), ([0, 2, 0, 0], 72), ([0, 1, 1, 0], 72)):
+        conv.params["weight"] = np.tile(np.float32(weight).reshape(1, 1, 2, 2), (2, 1, 1, 1))
+        assert total(layers(conv.graph())).connections == connections
+
+
 def test_shared_weights_count_once_and_work_each_time() -> None:
     g = Graph()
     w = g.param("w", np.ones((4, 4, 3, 3), np.float32))

@@ -8,6 +8,7 @@ import pytest
 import cnnir
 from cnnir.backends.base import Program
 from cnnir.backends.state import State
+from cnnir.verify import widened
 
 TARGETS = ["cpu", "reference", "cuda-emu"]
 
@@ -124,10 +125,10 @@ def test_one_state_serves_programs_of_several_shapes() -> None:
     np.testing.assert_array_equal(state.arrays["w"], [9, 9, 9, 9])
 
 
-def test_carried_outputs_survive_text_and_clone() -> None:
+def test_carried_outputs_survive_text_clone_and_widening() -> None:
     g = graph(CASES["momentum"])
     assert cnnir.parse(str(g)).carried == g.clone().carried == {0: 0, 1: 1}
-    assert cnnir.parse(g.text(hints=False)).carried == g.carried
+    assert cnnir.parse(g.text(hints=False)).carried == g.carried == widened(g).carried
 
 
 @pytest.mark.parametrize("carry", ["{0: 5}", "{3: 0}", "{0: 0, 1: 0}", "{2: 0}"])

@@ -81,7 +81,7 @@ def test_every_step_back_is_shown() -> None:
     for line in (
         "= matmul(x, dense.weight)    [dense]", "= 1 / (1 + exp(-y2))",
         "dy2           = dy3 * y3 * (1 - y3)", "ddense.weight = x' dy1",
-        "ddense.bias   = (dy2) summed over what was repeated", "dt            = -dy4",
+        "ddense.bias   = dy2 summed over what was repeated", "dt            = -dy4",
         "dx            = dy1 dense.weight'", "dy4           = dy5 * y4 + dy5 * y4",
     ):  # fmt: skip
         assert line in text, text
@@ -104,6 +104,43 @@ def test_the_derivatives_are_those_of_gradient() -> None:
     dy2 = (y4 + y4) * y3 * (1 - y3)
     np.testing.assert_allclose(by_x, dy2 @ w.T)
     np.testing.assert_allclose(by_bias, dy2.sum(0))
+
+
+def test_formulas_of_the_derived_graphs_are_right() -> None:
+    """Of a net of single numbers every line can be worked out, up to the second derivative."""
+    graph = cnnir.Graph("g")
+    x, w = (graph.input(TensorType("f64", ()), name) for name in "xw")
+    hidden = graph.add("sigmoid", graph.add("mul", x, graph.add("exp", w)))
+    graph.output(graph.add("mul", graph.add("sin", hidden), graph.add("tanh", x)), "f")
+    rule = cnnir.chain_rule(graph, second=True)
+    at = {"x": 0.7, "w": -0.4, "tx": 1.3, "tw": -0.8, "dL": 1.0}
+    for line in rule.lines:
+        if line.forward is not None:
+            at[line.name] = value(line.forward, **at)
+    for line in reversed(rule.lines[:-1]):
+        by_hand = sum(value(term, **at) for term in line.backward)
+        at[f"d{line.name}"] = value(line.derived, **at)
+        assert at[f"d{line.name}"] == pytest.approx(by_hand, rel=1e-12)
+    for name, formula in rule.second:
+        at[name.text] = value(formula, **at)
+    feeds = {n: np.float64(at[n]) for n in ("x", "w")}
+    moving = feeds | {f"tangent.{n}": np.float64(at[f"t{n}"]) for n in ("x", "w")}
+    wanted = cnnir.evaluate(cnnir.hvp(graph, "f", ["x", "w"]), moving)
+    found = [at[n] for n in ("L", "dx", "dw", "tdx", "tdw")]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)  # formulas show 6 digits of numbers
+    latex = rule.latex()
+    assert (
+        latex.count(r"\begin{aligned}") == 3 and r"\dot{\frac{\partial L}{\partial x}} &=" in latex
+    )
+
+
+def test_the_graph_stands_beside_the_formulas() -> None:
+    text = str(cnnir.chain_rule(small_net(), second=True))
+    assert "ddense.weight = x' dy1" in text and "matmul(transpose(x), dy" in text
+    lines = {line.split(" = ")[0].strip(): line.split(" = ")[1] for line in text.splitlines()
+             if line.startswith("  t")}  # fmt: skip
+    assert lines["ty1"] == "matmul(tx, dense.weight) + matmul(x, tdense.weight)"
+    assert lines["ty4"] == "ty3 - tt" and "tdx" in lines and "tx" not in lines
 
 
 def test_of_has_to_be_an_output() -> None:

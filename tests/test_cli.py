@@ -238,6 +238,9 @@ def test_errors_are_one_readable_paragraph(model: str, tmp_path: Path) -> None:
     assert "junk.onnx is not a .npy" in failure(
         "run", model, "--target", "reference", "--input", str(tmp_path / "junk.onnx")
     )
+    assert "there is no input 'img'; the model takes " in failure(
+        "run", model, "--input", "img=a.npy"
+    )
     assert "there is no op 'nothing'" in failure("ops", "nothing")
     assert "only against onnxruntime" in failure("bench", model, "--against", "other")
     assert "no pass" in failure("inspect", model, "--pass", "nothing")

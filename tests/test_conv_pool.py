@@ -17,6 +17,7 @@ from cnnir.evaluate import evaluate
 from cnnir.tensortype import TensorType
 
 CASES = cases()
+MODES = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}
 POOLS = ("max_pool", "max_pool_index", "avg_pool", "lp_pool")
 
 
@@ -36,12 +37,22 @@ def taps_inside(
     """(tap, index in x) for the taps of a window that are inside of x, row-major."""
     rank = len(sizes)
     stride, dilation = (spatial(attrs, n, rank, 1) for n in ("stride", "dilation"))
-    begins = spatial(attrs, "padding", 2 * rank, 0)[:rank]
+    padding = spatial(attrs, "padding", 2 * rank, 0)
+    begins, words = padding[:rank], attrs.get("boundary") or ("zero",) * rank
+    pairs = zip(begins, padding[rank:], strict=True)
+    numbers = [
+        np.pad(np.arange(size), pair, MODES[word]) if word in MODES else None
+        for size, pair, word in zip(sizes, pairs, words, strict=True)
+    ]
     found = []
     for tap in itertools.product(*map(range, kernel)):
         index = tuple(
             i * s + u * d - p
             for i, s, u, d, p in zip(position, stride, tap, dilation, begins, strict=True)
+        )
+        index = tuple(
+            i if number is None else int(number[i + p])
+            for i, number, p in zip(index, numbers, begins, strict=True)
         )
         if all(0 <= i < n for i, n in zip(index, sizes, strict=True)):
             found.append((tap, index))
@@ -268,6 +279,21 @@ BAD: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
     ("conv", ("f32[1,3,5,5]", "f32[4,3,3,3]"), {"padding": (0, 0, 0, -1)}, "4 integers >= 0"),
     ("conv", ("f32[1,3,5,5]", "f32[4,3,3,3]"), {"padding": (1, 1)}, "wanted 4 integers"),
     ("conv", ("f32[1,3,5,5]", "f32[4,3,0,3]"), {}, "wanted at least 1 on every axis"),
+    ("conv", ("f32[1,3,5]", "f32[4,3,3]"), {"boundary": ("loop",)}, "wanted 1 of zero, circular"),
+    ("conv", ("f32[1,3,5]", "f32[4,3,3]"), {"boundary": "circular"}, "wanted 1 of zero, circular"),
+    ("conv", ("f32[1,3,5,5]", "f32[4,3,3,3]"), {"boundary": ("zero",)}, "wanted 2 of zero"),
+    (
+        "conv",
+        ("f32[1,3,5,2]", "f32[4,3,3,3]"),
+        {"padding": (2, 2, 2, 1), "boundary": ("reflect", "reflect")},
+        "spatial axis 1: reflect padding 2, wanted less than 2",
+    ),
+    (
+        "conv",
+        ("f32[1,3,0]", "f32[4,3,3]"),
+        {"padding": (2, 2), "boundary": ("replicate",)},
+        "spatial axis 0 is empty",
+    ),
     ("conv", ("bool[1,3,5,5]", "bool[4,3,3,3]"), {}, "wanted float or int"),
     ("conv_transpose", ("f32[1,3,5]", "f32[4,3,3]"), {}, "x has 3 channels, w has 4"),
     ("conv_transpose", ("f32[1,3,5]", "f32[3,3,3]"), {"padding": (4, 4)}, "wanted at least 1"),

@@ -41,7 +41,7 @@ class Printed:
         for op, sample in cases:
             node = node_of(op, *sample.types, **dict(sample.attrs))
             kernel = lowered(node)
-            name = names.setdefault(print_kernel(kernel, "_"), f"{op}_{len(names)}")
+            name = names.setdefault(print_kernel(kernel, "_"), f"{op}_{len(names):04}")
             self.kernels.setdefault(name, kernel)
             self.cases.append((name, op, sample, node, kernel))
 
@@ -196,12 +196,12 @@ def test_the_threads_of_a_warp_share_long_reductions():
 
 
 def test_more_lanes_than_a_block_holds():
-    node = node_of("relu", "f32[2,600,3,5]")
-    last = ChannelsLast(600)
+    node = node_of("relu", "f32[2,601,3,5]")
+    last = ChannelsLast(601)
     kernel = lower(node, [last, last], 32, finest=True)
     launch = launch_of(kernel)
-    assert launch.grid == (30, 3, 1) and launch.block[0] * 3 >= 600
-    values = np.random.default_rng(0).standard_normal((2, 600, 3, 5)).astype(np.float32)
+    assert launch.grid == (30, 3, 1) and launch.block[0] * 3 >= 601
+    values = np.random.default_rng(0).standard_normal((2, 601, 3, 5)).astype(np.float32)
     (got,), _ = run_kernel(emulated({"k": kernel}), "k", kernel, [values])
     np.testing.assert_array_equal(got, np.maximum(values, 0))
 

@@ -123,6 +123,16 @@ def test_6_an_option_that_does_not_exist() -> None:
         f"  at {at('a word of another library')}"
     )
 
+    def misspelt() -> None:
+        nn.Conv(8, 3, pading=1)  # one letter less
+
+    assert said(misspelt) == (
+        "Conv: got an unexpected keyword argument 'pading', it is written Conv(filters, kernel, "
+        "stride=1, padding=0, *, dilation=1, groups=1, boundary='zero', flip=False, bias=True, "
+        "init=he_normal, bias_init=zeros)\n"
+        f"  at {at('one letter less')}"
+    )
+
 
 def test_7_weights_before_the_shapes_are_known() -> None:
     net = nn.Sequential(nn.Conv(4, 3))
@@ -272,6 +282,7 @@ def test_sketches_point_at_their_line() -> None:
         (lambda: nn.Sequential(3), "3 is no layer, wanted a module or a function of tensors"),
         (lambda: nn.Sequential(nn.ReLU(), relu1=nn.ReLU()), "two layers named 'relu1'"),
         (lambda: nn.Branches(), "no branches, wanted at least one"),
+        (lambda: nn.Branches(nn.ReLU(), branch1=nn.ReLU()), "two branches named 'branch1'"),
         (lambda: nn.Function(3), "wanted a function of tensors"),
         (lambda: nn.ReLU().build("f33[1]"), "unknown element type 'f33'"),
         (lambda: nn.ReLU().build(7), "7 is no shape, wanted sizes such as (1, 3, 32, 32)"),
@@ -294,3 +305,24 @@ def test_sketches_point_at_their_line() -> None:
 )  # fmt: skip
 def test_other_mistakes(make, words: str) -> None:
     assert words in said(make)
+
+
+def test_a_tensor_is_no_number() -> None:
+    net = nn.Function(lambda x: x * float(x.sum()))
+    with pytest.raises(IRError, match="a symbolic tensor is no number yet"):
+        net.build((1, 3))
+
+
+def test_sizes_in_place_of_a_shape() -> None:
+    with pytest.raises(IRError, match=r"wanted one for each, such as \(1, 1, 8, 8\)"):
+        nn.ReLU().build(1, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("Conv2d", "Conv"), ("MaxPool3d", "MaxPool"), ("Linear", "Dense")]
+)
+def test_names_of_other_libraries_lead_here(name: str, wanted: str) -> None:
+    with pytest.raises(AttributeError, match=rf"'{name}', wanted nn\.{wanted}$"):
+        getattr(nn, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'Nonsense2d'$"):
+        _ = nn.Nonsense2d

@@ -99,6 +99,12 @@ def test_names_of_attributes_lists_dicts_and_functions() -> None:
     assert net.tail["conv1"] is net.tail[1] and len(net.tail[1:]) == 3
 
 
+def test_branches_are_counted_or_have_names() -> None:
+    net = nn.Branches(nn.Conv(2, 1), nn.ReLU(), wide=nn.Conv(3, 3, padding=1)).build((1, 4, 5, 5))
+    assert list(net.params) == ["branch1.weight", "branch1.bias", "wide.weight", "wide.bias"]
+    assert net.graph().outputs[0].type.shape == (1, 2 + 4 + 3, 5, 5)
+
+
 def test_inputs_and_outputs_have_the_names_of_forward() -> None:
     class Two(nn.Module):
         def forward(self, image: nn.Tensor, mask: nn.Tensor) -> dict[str, nn.Tensor]:

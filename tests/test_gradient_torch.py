@@ -5,6 +5,7 @@ Also where a function has a kink: at ties and at bounds both give the same.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -227,6 +228,17 @@ for mode, name in (("reflect", "reflect"), ("edge", "replicate"), ("wrap", "circ
         ((2, 3, 5, 6),),
         lambda g, x, m=mode: g.add("pad", x, padding=(0, 0, 2, 3, 0, 0, 1, 4), mode=m),
         lambda x, n=name: F.pad(x, (3, 4, 2, 1), mode=n),
+    )
+for word, stride in itertools.product(("circular", "reflect", "replicate"), (1, 2)):
+    layer(
+        f"conv {word} by {stride}",
+        ((2, 4, 5, 6), (6, 2, 3, 5)),
+        lambda g, x, w, b=word, s=stride: g.add(
+            "conv", x, w, padding=(1, 2, 1, 2), stride=(s, 1), groups=2, boundary=(b, b)
+        ),
+        lambda x, w, b=word, s=stride: F.conv2d(
+            F.pad(x, (2, 2, 1, 1), mode=b), w, stride=(s, 1), groups=2
+        ),
     )
 INDICES = np.array([[0, 2, 2], [1, 0, 2]])
 layer("gather", ((3, 4), INDICES), lambda g, x, i: g.add("gather", x, i, axis=0),

@@ -4,6 +4,8 @@ import gc
 import os
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -85,6 +87,7 @@ def close(got: np.ndarray, want: np.ndarray) -> bool:
 
 
 def kept(folder: Path) -> list[Path]:
+    images.settle()
     return list(folder.glob("*.cnnirprogram"))
 
 
@@ -295,6 +298,35 @@ def test_processes_that_compile_at_once(tmp_path: Path, file: Path) -> None:
     said = {run.communicate()[0] for run in runs}
     assert all(run.returncode == 0 for run in runs) and len(said) == 1
     assert len(kept(folder)) == 1 and not list(folder.glob("tmp-*"))
+
+
+def test_a_result_does_not_wait_for_the_file(tmp_path: Path, file: Path, made, monkeypatch) -> None:
+    """The writer is held up until there is a result; who compiles again waits for the writer."""
+    computed, store = threading.Event(), images.ImageCache._store
+
+    def late(self, *others):
+        assert computed.wait(60)
+        store(self, *others)
+
+    monkeypatch.setattr(images.ImageCache, "_store", late)
+    first = cnnir.compile(file, cache=tmp_path)
+    result = first(X)
+    assert not list(tmp_path.glob("*.cnnirprogram"))
+    first.close()  # what is written is kept until it is
+    computed.set()
+    again = cnnir.compile(file, cache=tmp_path)
+    assert len(made) == 1
+    np.testing.assert_array_equal(again(X), result)
+
+
+def test_what_a_killed_process_began_goes_after_an_hour(tmp_path: Path, file: Path) -> None:
+    old, new = tmp_path / "tmp-old", tmp_path / "tmp-new"
+    for path, age in ((old, 7200), (new, 60)):
+        path.write_bytes(b"a part")
+        os.utime(path, (time.time() - age,) * 2)
+    cnnir.compile(file, cache=tmp_path)
+    images.settle()
+    assert new.exists() and not old.exists()
 
 
 # ---- programs of other kinds

@@ -1,6 +1,8 @@
 """The short way into small models: what it takes, what it declines, and closing it in use."""
 
 import mmap
+import os
+import signal
 import threading
 
 import numpy as np
@@ -8,6 +10,9 @@ import pytest
 
 import cnnir
 from cnnir.backends.llvm import load
+from cnnir.backends.llvm.entry import HOLD
+from cnnir.backends.llvm.load import seconds
+from cnnir.compile import Executable
 
 NET = """\
 graph @net(%x: f32[2,3,9,7]) {
@@ -162,11 +167,78 @@ def test_an_entry_may_outlive_its_program() -> None:
     assert enter(image()) is None
 
 
-def test_long_runs_have_none() -> None:
-    """They would keep other threads of Python waiting."""
-    long = with_weights(NET.replace("[2,", "[1024,"))
-    assert cnnir.compile(long, threads=1)._first.enter is None
-    assert cnnir.compile(net(), threads=1)._first.enter is not None
+def long_run() -> tuple[Executable, np.ndarray]:
+    """A program whose runs take longer than the GIL is held, and an input."""
+    exe = cnnir.compile(with_weights(NET.replace("[2,", "[800,")), threads=1)
+    assert seconds(exe.plan.steps) > HOLD
+    x = np.random.default_rng(3).standard_normal((800, 3, 9, 7)).astype(np.float32)
+    return exe, x
+
+
+def test_a_long_run_lets_other_threads_come() -> None:
+    """They find the entry busy, and the long way gives the same bits."""
+    exe, x = long_run()
+    enter = exe._first.enter
+    expected = exe._first.program.run([x])[0]
+    busy = threading.Event()
+    wrong = []
+
+    def call() -> None:
+        for _ in range(100_000):
+            found = enter(x)
+            if found is None:
+                busy.set()
+            if not np.array_equal(exe(x) if found is None else found, expected):
+                wrong.append(found)
+            if busy.is_set():
+                return
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert busy.is_set() and not wrong
+
+
+def test_a_fork_finds_nobody_inside() -> None:
+    exe, x = long_run()
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.is_set():
+            exe(x)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    codes = []
+    for _ in range(10):
+        child = os.fork()
+        if not child:
+            signal.alarm(20)  # ends a child that waits for ever
+            ok = exe._first.enter(x) is not None
+            exe._first.program._unload()
+            os._exit(0 if ok else 1)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    done.set()
+    caller.join()
+    assert codes == [0] * 10
+
+
+def test_states_are_not_entered() -> None:
+    """What is carried would be written into the caller's array."""
+    text = """\
+graph @count(%n: f32[3], %x: f32[3]) {
+  %m = add(%n, %x) : f32[3]
+  return %m
+}"""
+    graph = cnnir.parse(text)
+    graph.carry(0, 0)
+    exe = cnnir.compile(graph)
+    n, x = np.zeros(3, np.float32), np.ones(3, np.float32)
+    assert exe._first.enter is None
+    np.testing.assert_array_equal(exe(n, x), x)
+    assert not n.any()
 
 
 def test_without_it_everything_works(monkeypatch) -> None:

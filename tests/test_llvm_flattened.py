@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import llvmlite.ir as ir
+import tracemalloc
+
 import numpy as np
 import pytest
 from kernel_harness import LANES, TARGETS, Guarded, run_kernel, to_blocked
 
 import cnnir
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.kernels import matmul
 from cnnir.backends.llvm.target import CpuTarget
 
@@ -30,6 +32,22 @@ def test_rows_that_are_images_in_blocks(lanes, rows, channels, sizes, columns) -
     run_kernel(matmul.emit(ir.Module(), "kernel", spec, tiling), operands, y)
     wanted = images.reshape(rows, -1).astype(np.float64) @ weights
     assert abs(y.array - wanted).max() < 1e-5 * abs(wanted).max()
+
+
+def test_weights_are_not_copied_on_the_way_to_their_place() -> None:
+    """Those of VGG-16's first dense layer are 400 MB."""
+    spec = matmul.MatmulSpec(1, 256, 64 * 49, lanes=8, channels=64)
+    tiling = matmul.choose(spec, TARGETS[8])
+    weights = np.random.default_rng(0).standard_normal((64 * 49, 256), dtype=np.float32)
+    out = np.empty(matmul.packed_size(spec, tiling), np.float32)
+    tracemalloc.start()
+    try:
+        matmul.pack(weights, spec, tiling, out)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < weights.nbytes / 4
+    np.testing.assert_array_equal(out, matmul.pack(weights, spec, tiling))
 
 
 def net(images: int, filters: int, tail: str, shape: str = "") -> str:

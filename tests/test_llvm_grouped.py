@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import llvmlite.ir as ir
 import numpy as np
 import pytest
 from kernel_harness import (
@@ -21,6 +20,7 @@ from kernel_harness import (
 )
 from kernel_references import conv_reference
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.kernels import grouped_conv
 from cnnir.backends.llvm.kernels.spec import ConvSpec
 

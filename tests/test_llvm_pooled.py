@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import llvmlite.ir as ir
 import numpy as np
 import pytest
 from kernel_harness import LANES, TARGETS, TOLERANCE, conv_error, sampled, spatial
@@ -12,6 +11,7 @@ from kernel_references import conv_reference
 from onnx import TensorProto, helper, numpy_helper
 
 import cnnir
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels import direct_conv, winograd
 from cnnir.backends.llvm.kernels.pooling import Pooling

@@ -6,13 +6,13 @@ import re
 from functools import cache
 from math import erf, inf, nan
 
-import llvmlite.ir as ir
 import numpy as np
 import pytest
 from loops_harness import compile_module, layouts_of, node_of, run_kernel, run_node, target_of
 from samples import SAMPLES, Sample, assert_close, case_id, cases
 from test_loops import fused, softmax
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.printer import print_kernel
 from cnnir.evaluate import evaluate, evaluate_node

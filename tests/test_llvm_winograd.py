@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import llvmlite.ir as ir
 import numpy as np
 import pytest
 from kernel_harness import LANES, TOLERANCE, Guarded, conv_error, run_kernel, sampled
 
 import cnnir
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels import winograd
 from cnnir.backends.llvm.kernels.small_matrix import multiply

@@ -173,6 +173,31 @@ def test_a_click_shows_everything_of_a_node(opened: Any) -> None:
     assert report.value("report.selected") is None
 
 
+def test_the_receptive_field_is_drawn_on_the_image(opened: Any) -> None:
+    """Two layers of 3x3 see 5x5 pixels; behind the mean over the image it is all of them."""
+    report = opened("small")
+
+    def boxes() -> list[str]:
+        found: list[str] = report.value(
+            "[...document.querySelectorAll('#inspector svg.field rect')].map((r) => ["
+            "r.getAttribute('class'), ...['x', 'y', 'width', 'height'].map((a) =>"
+            " r.getAttribute(a))].join(' '))"
+        )
+        return found
+
+    report.click_node(report.node("conv + relu"))
+    assert boxes()[-1] == "seen 5 5 3 3" and "sees 3\u00d73 of 12\u00d712 pixels" in report.panel
+    report.value("report.select(report.model.imported('conv2')[0], 0, true)")
+    report.page.wait_for_function("() => report.stage === 0")
+    assert boxes() == [
+        "image 0 0 12 12", *(f"near {x} {y} 5 5" for x, y in ((4, 3), (4, 5), (3, 4), (5, 4))),
+        "seen 4 4 5 5",
+    ]  # fmt: skip
+    report.value("report.select(report.model.imported('mean')[0], 0, true)")
+    report.page.wait_for_function("() => report.model.nodes[report.selected].op === 'reduce_mean'")
+    assert not boxes() and "sees all of the 12\u00d712 pixels" in report.panel
+
+
 def test_search_finds_and_goes_there(opened: Any) -> None:
     report = opened("small")
     report.page.keyboard.press("/")

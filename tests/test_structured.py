@@ -10,7 +10,8 @@ from scipy import linalg, ndimage, sparse
 
 import cnnir
 from cnnir import nn
-from cnnir.mathematics import kernels
+from cnnir.mathematics import cp_fit, kernels
+from cnnir.training import SGD
 
 RNG = np.random.default_rng(5)
 
@@ -66,20 +67,108 @@ def test_m_matrices() -> None:
     assert (np.linalg.inv(k) > 0).all()
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: nn.circulant(6, bias=False), lambda: nn.antisymmetric(6, bias=False)]
-)
-def test_derivatives_by_theta_are_products_with_q(make: Any) -> None:
-    layer = make()
+FORMS = {
+    "diagonal": lambda: nn.diagonal(6, bias=False),
+    "antisymmetric": lambda: nn.antisymmetric(6, bias=False),
+    "symmetric": lambda: nn.symmetric(6, bias=False),
+    "toeplitz": lambda: nn.toeplitz(4, 6, bias=False),
+    "circulant": lambda: nn.circulant(6, bias=False),
+    "own": lambda: nn.Structured(np.random.default_rng(0).standard_normal((18, 4)), 3, bias=False),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_derivatives_by_theta_are_products_with_q(form: str) -> None:
+    """J v = mat(Q v) x, and J' w = Q' (w x')."""
+    layer = FORMS[form]()
     graph = layer.graph("f64[1,6]")
-    q, x = layer.q, RNG.standard_normal((1, 6))
-    v, w = RNG.standard_normal(q.shape[1]), RNG.standard_normal((1, 6))
+    q, x, outputs = layer.q, RNG.standard_normal((1, 6)), layer.outputs
+    v, w = RNG.standard_normal(q.shape[1]), RNG.standard_normal((1, outputs))
     ahead = cnnir.jvp(graph, "theta", outputs=False)
     (slope,) = cnnir.evaluate(ahead, [x, v], "f64")
-    np.testing.assert_allclose(slope[0], (q @ v).reshape(6, 6) @ x[0], atol=1e-12)
+    np.testing.assert_allclose(slope[0], (q @ v).reshape(outputs, 6) @ x[0], atol=1e-12)
     back = cnnir.gradient(graph, "output", "theta", cotangents=True, outputs=False)
     (slope,) = cnnir.evaluate(back, [x, w], "f64")
     np.testing.assert_allclose(slope, q.T @ np.outer(w[0], x[0]).ravel(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.symmetric_conv(5, bias=False), lambda: nn.laplacian_conv(bias=False)],
+    ids=["symmetric", "laplacian"],
+)  # fmt: skip
+def test_derivatives_of_structured_kernels(make: Any) -> None:
+    """The layer of mat(Q v) is the derivative along v; back it is Q' of that by the kernel."""
+    layer = make()
+    graph = layer.graph("f64[1,1,7,6]")
+    q, x, w = layer.q, *RNG.standard_normal((2, 1, 1, 7, 6))
+    v = RNG.standard_normal((1, 1, q.shape[1]))
+    (slope,) = cnnir.evaluate(cnnir.jvp(graph, "theta", outputs=False), [x, v], "f64")
+    kernel = (q @ v[0, 0]).reshape(layer.kernel)
+    wanted = ndimage.correlate(x[0, 0], kernel, mode="constant")
+    np.testing.assert_allclose(slope[0, 0], wanted, atol=1e-12)
+    back = cnnir.gradient(graph, "output", "theta", cotangents=True, outputs=False)
+    (slope,) = cnnir.evaluate(back, [x, w], "f64")
+    reach = layer.kernel[0] // 2
+    wide = np.pad(x[0, 0], reach)
+    by_tap = np.array([
+        (wide[i : i + 7, j : j + 6] * w[0, 0]).sum() for i in range(layer.kernel[0])
+        for j in range(layer.kernel[1])
+    ])  # fmt: skip
+    np.testing.assert_allclose(slope.ravel(), q.T @ by_tap, atol=1e-12)
+
+
+def test_circulant_operators_have_the_spectrum_of_their_kernel() -> None:
+    layer = nn.circulant(8, bias=False).build((1, 8))
+    found = np.linalg.eigvals(matrix_of(layer, 8))
+    wanted = np.fft.fft(theta_of(layer))
+    gaps = np.abs(found[:, None] - wanted[None])
+    assert gaps.min(0).max() < 1e-12 and gaps.min(1).max() < 1e-12
+
+
+def test_an_m_matrix_stays_one_while_it_is_trained() -> None:
+    net = nn.Sequential(nn.MMatrix(4, margin=0.2, bias=False)).build((16, 4))
+    x = RNG.standard_normal((16, 4)).astype(np.float32)
+    trainer = cnnir.Trainer(net, "squared_error", SGD(0.05))
+    trainer.fit(x, np.roll(x, 1, 1), epochs=20, batch_size=16, show="none")
+    assert trainer.history.losses[-1] < trainer.history.losses[0]
+    k = matrix_of(net, 4)
+    assert (k[~np.eye(4, dtype=bool)] <= 0).all() and np.linalg.eigvals(k).real.min() >= 0.2 - 1e-6
+    np.testing.assert_allclose(k.sum(1), 0.2, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(7,), (6, 5), (5, 4, 3), (3, 4, 3, 2)], ids=str)
+def test_cp_fits_find_the_rank_that_is_there(shape: tuple[int, ...]) -> None:
+    for terms in (1, 2):
+        factors = [RNG.standard_normal((terms, n)) for n in shape]
+        exact = factors[0]
+        for factor in factors[1:]:
+            exact = np.einsum("r...,rj->r...j", exact, factor)
+        fit = cp_fit(exact.sum(0), terms)
+        assert fit.error < 1e-6 and [f.shape for f in fit.factors] == [(terms, n) for n in shape]
+        np.testing.assert_allclose(fit.kernel, exact.sum(0), atol=1e-5)
+
+
+def test_a_plane_fit_leaves_the_other_singular_values() -> None:
+    kernel = RNG.standard_normal((7, 5))
+    s = np.linalg.svd(kernel, compute_uv=False)
+    for terms in range(1, 8):
+        left = np.linalg.norm(s[terms:]) / np.linalg.norm(s)
+        assert cp_fit(kernel, terms).error == pytest.approx(left, abs=1e-12)
+    cube = RNG.standard_normal((4, 4, 4))
+    errors = [cp_fit(cube, terms).error for terms in (1, 3, 6)]
+    assert errors[0] > errors[1] > errors[2]
+    with pytest.raises(cnnir.InputError, match="0 terms: wanted some"):
+        cp_fit(kernel, 0)
+
+
+def test_a_fit_goes_into_a_layer() -> None:
+    fit = cp_fit(kernels.gaussian(1.2, 7), 1)
+    assert fit.error < 1e-14
+    layer = nn.SeparableKernelConv((7, 7), 1, bias=False).build((1, 1, 9, 9))
+    for axis, factor in enumerate(fit.factors):
+        layer.params[f"factor{axis}"] = factor[None]
+    response = cnnir.as_matrix(layer)(_impulse((1, 1, 9, 9)))[0, 0, 1:8, 1:8]
+    np.testing.assert_allclose(response, kernels.gaussian(1.2, 7), atol=1e-7)
 
 
 def test_symmetric_kernels_use_each_weight_once() -> None:
@@ -89,6 +178,15 @@ def test_symmetric_kernels_use_each_weight_once() -> None:
     for turned in (response[:, ::-1], response[:, :, ::-1]):
         np.testing.assert_array_equal(response, turned)
     assert len(np.unique(response[0])) == 9
+
+
+@pytest.mark.parametrize(("double", "parameters"), [(True, 9), (False, 13)])
+def test_symmetric_kernels_are_symmetric_operators(double: bool, parameters: int) -> None:
+    layer = nn.symmetric_conv(5, double=double, bias=False).build((1, 1, 6, 7))
+    assert layer.params["theta"].size == parameters
+    assert cnnir.as_matrix(layer).structure.symmetry == "symmetric"
+    mirrored = cnnir.equivariance(layer, "flip_vertical", (1, 1, 6, 6)).output.result
+    assert mirrored == ("equivariant" if double else "broken")
 
 
 def test_laplacian_kernels() -> None:
@@ -137,6 +235,20 @@ def test_rescaled_kernels_are_the_same_differential_operator() -> None:
         assert value == pytest.approx(wanted)
     with pytest.raises(cnnir.InputError, match="odd sizes"):
         scaled(np.ones((1, 1, 4)), 1, 2)
+
+
+def test_kernels_are_differential_operators() -> None:
+    """w = b0 [0 1 0] + b1 [-1 0 1] / 2h + b2 [1 -2 1] / h^2, and products of these over axes."""
+    h, b = 0.5, RNG.standard_normal(3)
+    stencils = np.array([[0, 1, 0], [-0.5 / h, 0, 0.5 / h], [1 / h**2, -2 / h**2, 1 / h**2]])
+    found = cnnir.mathematics.differential_operator((b @ stencils)[None, None], h)
+    np.testing.assert_allclose(found[0, 0], b, atol=1e-13)
+    plane = kernels.laplacian(2, spacing=h) + 3 * kernels.sobel(0, normalised=True) / h
+    found = cnnir.mathematics.differential_operator(plane[None, None], h)[0, 0]
+    wanted = np.zeros((3, 3))
+    wanted[2, 0] = wanted[0, 2] = 1
+    wanted[1, 0], wanted[1, 2] = 3, 3 * h**2 / 4  # the blur along the other axis
+    np.testing.assert_allclose(found, wanted, atol=1e-13)
 
 
 def test_wrong_forms_are_refused() -> None:

@@ -70,7 +70,8 @@ MISTAKES: dict[str, tuple[Callable[[], None], type[cnnir.Error], str]] = {
     "one-hot labels": (
         lambda: fit(y=np.eye(4, dtype=np.int64)[Y]),
         cnnir.IRError,
-        "labels are i64[8,4], x is f32[8,4]: wanted [N, ...] for [N, classes, ...]",
+        "labels are i64[8,4], x is f32[8,4]: wanted [N, ...] for [N, classes, ...]; of one-hot "
+        "labels take argmax(1)",
     ),
     "shape mismatch in add": (
         lambda: fit(net(nn.Residual(nn.Conv(5, 3, padding=1)))),
@@ -184,6 +185,14 @@ def test_the_last_batch_is_named() -> None:
         MISTAKES["one sample for batch norm"][0]()
     last = str(caught.value).splitlines()[-1]
     assert last == ("  this is the last batch, with 1 of 17 samples; partial='drop' leaves it out")
+
+
+def test_what_is_wrong_from_the_first_batch_is_not_blamed_on_the_last() -> None:
+    with pytest.raises(cnnir.IRError) as caught:
+        fit(x=X[:5], y=Y[:5].astype("f4"))  # fewer than a batch
+    message = str(caught.value)
+    assert "labels are f32" in message and "last batch" not in message
+    assert "graph.py" not in message  # a line of ours helps nobody
 
 
 def test_a_wrong_label_changes_nothing() -> None:

@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cnnir.backends.cache import DiskCache
 from cnnir.backends.cuda import nvrtc
 from cnnir.backends.cuda.build import Built, compiled, whole
 from cnnir.backends.cuda.emit import Emitted
+from cnnir.backends.cuda.launch import Launch
 from cnnir.backends.cuda.listing import listing
 from cnnir.backends.cuda.occupancy import occupancy
 from cnnir.backends.cuda.place import Places
@@ -37,31 +39,45 @@ FORMS = {
 class Artifacts:
     """A program, as far as it is written out. Machine code is for the target's architecture."""
 
-    schedule: Schedule
-    emitted: Emitted
-    places: Places
-    cache: DiskCache | None
+    arch: str
+    texts: dict[str, str]
+    """Of the kernels, without the prelude."""
+    listing: str
+    """All of it as one text of CUDA C."""
+    launches: list[dict[str, Any]]
+    """In order, as JSON has them."""
+    cache: DiskCache | None = None
 
     def files(self, form: str) -> Files:
         """File name -> content. Raises BackendError where NVRTC or nvdisasm is missing."""
         return _WRITERS[form](self)
 
-    @property
-    def arch(self) -> str:
-        """The architecture that machine code is for."""
-        return self.schedule.target.arch
-
     def built(self) -> Built:
         """All texts compiled, through the cache."""
-        return compiled(self.emitted.texts, self.arch, self.cache)
+        return compiled(self.texts, self.arch, self.cache)
+
+    def functions(self) -> dict[str, Launch]:
+        """How each function is launched."""
+        return {
+            row["function"]: Launch(tuple(row["grid"]), tuple(row["block"]), row["shared_bytes"])
+            for row in self.launches
+        }
+
+
+def artifacts_of(
+    schedule: Schedule, emitted: Emitted, places: Places, cache: DiskCache | None = None
+) -> Artifacts:
+    """What a program that was planned, emitted and placed is written out as."""
+    text, rows = listing(schedule, emitted, places), _launches(schedule, emitted, places)
+    return Artifacts(schedule.target.arch, dict(emitted.texts), text, rows, cache)
 
 
 def _cu(program: Artifacts) -> Files:
-    return {"model.cu": listing(program.schedule, program.emitted, program.places).encode()}
+    return {"model.cu": program.listing.encode()}
 
 
 def _ptx(program: Artifacts) -> Files:
-    texts = program.emitted.texts.items()
+    texts = program.texts.items()
     return {f"{name}.ptx": nvrtc.ptx(whole(text), program.arch).encode() for name, text in texts}
 
 
@@ -97,11 +113,14 @@ def _nvdisasm() -> str:
 
 
 def _launch(program: Artifacts) -> Files:
+    return {"launch.json": _json(program.launches)}
+
+
+def _launches(schedule: Schedule, emitted: Emitted, places: Places) -> list[dict[str, Any]]:
     rows = []
-    calls = zip(program.schedule.calls, program.emitted.codes, strict=True)
-    for number, (call, code) in enumerate(calls):
-        pointers = [program.places.sources[p] for p in (*call.reads, *call.writes)]
-        arguments = [("arena", 4 * number), ("arena", program.places.scratch[number]), *pointers]
+    for number, (call, code) in enumerate(zip(schedule.calls, emitted.codes, strict=True)):
+        pointers = [places.sources[p] for p in (*call.reads, *call.writes)]
+        arguments = [("arena", 4 * number), ("arena", places.scratch[number]), *pointers]
         for function, launch in code.launches:
             rows.append({
                 "function": function, "grid": launch.grid, "block": launch.block,
@@ -110,24 +129,23 @@ def _launch(program: Artifacts) -> Files:
                 "step": number, "op": call.step.op, "result": str(call.step.result),
                 "nodes": call.step.sources,
             })  # fmt: skip
-    return {"launch.json": _json(rows)}
+    return rows
 
 
 def _resources(program: Artifacts) -> Files:
     used = program.built().resources
     rows = {}
-    for code in program.emitted.codes:
-        for function, launch in code.launches:
-            needs = used[function]
-            fill = occupancy(launch, needs, program.arch)
-            rows[function] = {
-                "registers": needs.registers, "spilled_bytes": needs.spilled_bytes,
-                "static_shared_bytes": needs.shared_bytes, "threads": launch.threads,
-                "dynamic_shared_bytes": launch.shared_bytes,
-                "occupancy": fill.share if fill else None,
-                "blocks_on_a_multiprocessor": fill.blocks if fill else None,
-                "bound_by": fill.bound if fill else None,
-            }  # fmt: skip
+    for function, launch in program.functions().items():
+        needs = used[function]
+        fill = occupancy(launch, needs, program.arch)
+        rows[function] = {
+            "registers": needs.registers, "spilled_bytes": needs.spilled_bytes,
+            "static_shared_bytes": needs.shared_bytes, "threads": launch.threads,
+            "dynamic_shared_bytes": launch.shared_bytes,
+            "occupancy": fill.share if fill else None,
+            "blocks_on_a_multiprocessor": fill.blocks if fill else None,
+            "bound_by": fill.bound if fill else None,
+        }  # fmt: skip
     return {"resources.json": _json(rows)}
 
 

@@ -13,6 +13,7 @@ from cnnir.backends.cuda import nvrtc
 from cnnir.backends.cuda.device import DEVICE
 from cnnir.backends.cuda.nvrtc import Resources
 from cnnir.backends.cuda.prelude import PRELUDE
+from cnnir.backends.cuda.warpgroup import WARPGROUP, uses_warpgroups
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ _FORM = "registers, spills, shared"
 
 def whole(text: str) -> str:
     """The text of a kernel with all that it needs before it."""
-    return "\n".join([DEVICE, PRELUDE, text])
+    warpgroups = [WARPGROUP] if uses_warpgroups(text) else []
+    return "\n".join([DEVICE, *warpgroups, PRELUDE, text])
 
 
 def compiled(texts: Mapping[str, str], arch: str, cache: DiskCache | None = None) -> Built:

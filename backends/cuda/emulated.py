@@ -21,8 +21,11 @@ REMEMBERS = False
 def build(
     graph: Callable[[], Graph],
     threads: int | None = None,
-    precision: str = "exact",
+    precision: str = "default",
     cache: str | os.PathLike[str] | bool | None = None,
 ) -> Program:
-    """A program for a graph of fixed shapes; options as for target cuda."""
+    """A program for a graph of fixed shapes; options as for target cuda.
+
+    Only precision "default" is another: what emulates tensor cores is slow, so it is "exact".
+    """
     return build_on(graph(), Emulator(DiskCache.default(cache)), precision)

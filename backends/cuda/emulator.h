@@ -34,6 +34,7 @@ namespace emulator {
 
 enum State { READY, AT_BARRIER, IN_WARP, DONE };
 const int STACK = 96 << 10, MOST_THREADS = 1024, MOST_COPIES = 512, GUARD = 256;
+const int MOST_SHARED = 256 << 10;
 
 struct Copy { void* to; const void* from; int bytes; bool wanted; int group; };
 
@@ -47,13 +48,14 @@ struct Fiber {
   int waiting, groups;
 };
 
-struct Warp { unsigned arrived, members; const void* step; };
+struct Group { int arrived, members; const void* step; };  // a warp, or a warpgroup of four
 
 static Fiber* fibers;
-static Warp warps[MOST_THREADS / 32];
+static Group warps[MOST_THREADS / 32], warpgroups[MOST_THREADS / 128];
 static char* stacks;
 static unsigned char* shared;
 static int count, running, alive, at_barrier, shared_bytes;
+static unsigned short unseen[MOST_SHARED / 16];  // who copied 16 bytes that no fence has shown
 static bool last_first, early;  // which thread runs ahead; copies at once
 static char fault[200];
 static void (*entry)(void**);
@@ -141,21 +143,26 @@ static void barrier() {
   if (fibers[running].state != READY) leave(fibers[running]);
 }
 
-// The last lane of a warp to arrive does the step for all: `all` has what each lane brought.
-template <class Step> static void together(const void* which, void* mine, Step step) {
-  const int first = running & ~31;
-  Warp& warp = warps[first / 32];
-  if (warp.arrived && warp.step != which) stop("lanes of one warp take different common steps");
-  warp.step = which;
-  warp.arrived |= 1u << (running & 31);
+// The last of N threads, a warp or a warpgroup, to arrive does the step for all: `all` has what each
+// of them brought.
+template <int N, class Step> static void together(const void* which, void* mine, Step step) {
+  const int first = running / N * N;
+  Group& group = N == 32 ? warps[first / N] : warpgroups[first / N];
+  if (group.arrived && group.step != which) stop("lanes of one warp take different common steps");
+  group.step = which;
   fibers[running].operands = mine;
-  if (warp.arrived != warp.members) return rest(IN_WARP);
-  if (warp.members != ~0u) stop("a common step in a warp of fewer than 32 threads");
-  void* all[32];
-  for (int k = 0; k < 32; ++k) all[k] = fibers[first + k].operands;
+  if (++group.arrived != group.members) return rest(IN_WARP);
+  if (group.members != N) stop("a common step in a warp of fewer than 32 threads");
+  void* all[N];
+  for (int k = 0; k < N; ++k) all[k] = fibers[first + k].operands;
   step(all);
-  warp.arrived = 0;
-  for (int k = 0; k < 32; ++k) fibers[first + k].state = READY;
+  group.arrived = 0;
+  for (int k = 0; k < N; ++k) fibers[first + k].state = READY;
+}
+
+static void warp_barrier() {
+  static const char step = 0;
+  together<32>(&step, nullptr, [](void**) {});
 }
 
 // ---- a launch
@@ -164,7 +171,8 @@ static void begin() {
   entry(arguments);
   Fiber& f = fibers[running];
   --alive;
-  if (warps[running / 32].arrived) fail("a thread ends while its warp waits in a common step");
+  if (warps[running / 32].arrived || warpgroups[running / 128].arrived)
+    fail("a thread ends while its warp waits in a common step");
   f.state = DONE;
   release_barrier();
   leave(f);
@@ -178,10 +186,15 @@ static int next_ready() {
   return -1;
 }
 
+static void (*at_block)();  // what else begins anew with a block
+
 static void run_block(Three size) {
+  if (at_block) at_block();
   memset(shared, 0xff, shared_bytes);
   memset(shared + shared_bytes, 0xfb, GUARD);
   memset(warps, 0, sizeof warps);
+  memset(warpgroups, 0, sizeof warpgroups);
+  memset(unseen, 0, shared_bytes / 16 * sizeof *unseen);
   alive = count;
   at_barrier = 0;
   for (int k = 0; k < count; ++k) {
@@ -189,7 +202,8 @@ static void run_block(Three size) {
     f.id = {k % size.x, k / size.x % size.y, k / (size.x * size.y)};
     f.state = READY;
     f.waiting = f.groups = 0;
-    warps[k / 32].members |= 1u << k % 32;
+    ++warps[k / 32].members;
+    ++warpgroups[k / 128].members;
     prepare(f, stacks + (size_t)k * STACK, begin);
   }
   while (alive && !fault[0]) {
@@ -240,6 +254,7 @@ template <class... P> static inline void spread(void (*kernel)(P...), void** a) 
 }
 
 static void land(Copy& copy) {
+  unseen[((unsigned char*)copy.to - shared) / 16 % (MOST_SHARED / 16)] = running + 1;
   if (copy.wanted) memcpy(copy.to, copy.from, copy.bytes);
   else memset(copy.to, 0, copy.bytes);
 }
@@ -260,11 +275,52 @@ extern "C" void cn_schedule(int last_first, int early) {
 
 #define CN_SHARED(name) unsigned char* const name = emulator::shared
 #define __syncthreads() emulator::barrier()
+#define __syncwarp() emulator::warp_barrier()
+
+static inline unsigned short cn_to_bf16(float a) {  // to nearest, ties to even
+  const unsigned bits = __float_as_uint(a);
+  if (a != a) return (unsigned short)((bits | 0x400000u) >> 16);
+  return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+static inline float cn_from_f16(unsigned short h) {
+  const unsigned size = h & 0x7fffu, sign = (unsigned)(h & 0x8000u) << 16;
+  if (size >= 0x7c00u) return __uint_as_float(sign | 0x7f800000u | size << 13);
+  // the exponent field means 2^112 times more in f16; this holds for subnormals as well
+  const float finite = __uint_as_float(size << 13) * 5.192296858534828e+33f;
+  return __uint_as_float(sign | __float_as_uint(finite));
+}
+
+static inline unsigned short cn_to_f16(float a) {  // to nearest, ties to even
+  const unsigned bits = __float_as_uint(a), size = bits & 0x7fffffffu;
+  const unsigned sign = bits >> 16 & 0x8000u;
+  unsigned h = (size - ((112u << 23) - 0xfffu) + (size >> 13 & 1u)) >> 13;
+  // an f32 in [1/2, 1) has steps of 2^-24, those of a subnormal f16: adding rounds
+  if (size < 0x38800000u) h = __float_as_uint(__uint_as_float(size) + 0.5f) - 0x3f000000u;
+  if (size >= 0x47800000u) h = 0x7c00u;
+  if (size > 0x7f800000u) h = 0x7e00u;
+  return (unsigned short)(sign | h);
+}
+
+template <class T, int N>
+struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) cn_several { T at[N]; };
+
+template <int N, class T> static inline cn_several<T, N> cn_read(const T* from) {
+  if ((size_t)from % alignof(cn_several<T, N>)) emulator::fail("a misaligned read");
+  cn_several<T, N> values;
+  memcpy(&values, from, sizeof values);
+  return values;
+}
+
+template <int N, class T> static inline void cn_write(T* to, const cn_several<T, N>& values) {
+  if ((size_t)to % alignof(cn_several<T, N>)) emulator::fail("a misaligned write");
+  memcpy(to, &values, sizeof values);
+}
 
 template <class T> static inline T cn_exchange(T a, int other) {
   struct Mine { T value, got; int other; } mine = {a, a, other};
   static const char step = 0;
-  emulator::together(&step, &mine, [](void** all) {
+  emulator::together<32>(&step, &mine, [](void** all) {
     for (int k = 0; k < 32; ++k) {
       Mine* me = (Mine*)all[k];
       me->got = ((Mine*)all[k ^ me->other])->value;
@@ -296,7 +352,12 @@ static inline void cn_load_matrices(unsigned (&r)[4], const void* row) {
   struct Mine { const char* row; unsigned* r; } mine = {(const char*)row, r};
   static const char step = 0;
   if ((size_t)row % 16) emulator::stop("a misaligned row of a matrix");
-  emulator::together(&step, &mine, [](void** all) {
+  emulator::together<32>(&step, &mine, [](void** all) {
+    for (int m = 0; m < 32; m += 8) {  // eight rows that a device reads at once, from all banks
+      unsigned chunks = 0;
+      for (int k = m; k < m + 8; ++k) chunks |= 1u << ((size_t)((Mine*)all[k])->row / 16 & 7);
+      if (chunks != 255) emulator::fail("rows of a matrix lie in the same bank of shared memory");
+    }
     for (int k = 0; k < 32; ++k)
       for (int m = 0; m < 4; ++m)
         memcpy(((Mine*)all[k])->r + m, ((Mine*)all[8 * m + k / 4])->row + 4 * (k % 4), 4);
@@ -308,23 +369,37 @@ static inline unsigned cn_tf32(unsigned bits) {
   return bits & 0xffffe000u;
 }
 
-static inline void cn_multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+// c[16][8] += a[16][N] b[N][8]: a lane has N / 4 elements of a row of a at a time, read by `get`
+template <int N, class Get> static inline void cn_multiply(float (&c)[4], const unsigned (&a)[4],
+                                                           unsigned b0, unsigned b1, Get) {
   struct Mine { float* c; const unsigned* a; unsigned b[2]; } mine = {c, a, {b0, b1}};
   static const char step = 0;
-  emulator::together(&step, &mine, [](void** all) {
-    float x[16][8], y[8][8];
-    for (int k = 0; k < 32; ++k) {
-      const Mine& lane = *(Mine*)all[k];
-      for (int r = 0; r < 4; ++r)
-        x[k / 4 + 8 * (r & 1)][k % 4 + 4 * (r >> 1)] = __uint_as_float(lane.a[r] & 0xffffe000u);
-      for (int r = 0; r < 2; ++r)
-        y[k % 4 + 4 * r][k / 4] = __uint_as_float(lane.b[r] & 0xffffe000u);
-    }
+  emulator::together<32>(&step, &mine, [](void** all) {
+    const int each = N / 8;  // elements in a register
+    float x[16][N], y[N][8];
+    for (int k = 0; k < 32; ++k)
+      for (int e = 0; e < each; ++e) {
+        const Mine& lane = *(Mine*)all[k];
+        const int at = k % 4 * each + e;
+        for (int r = 0; r < 4; ++r)
+          x[k / 4 + 8 * (r & 1)][at + N / 2 * (r >> 1)] = Get::element(lane.a[r], e);
+        for (int r = 0; r < 2; ++r) y[at + N / 2 * r][k / 4] = Get::element(lane.b[r], e);
+      }
     for (int k = 0; k < 32; ++k)
       for (int r = 0; r < 4; ++r) {
         const int row = k / 4 + 8 * (r >> 1), column = 2 * (k % 4) + (r & 1);
         float& sum = ((Mine*)all[k])->c[r];
-        for (int i = 0; i < 8; ++i) sum += x[row][i] * y[i][column];
+        for (int i = 0; i < N; ++i) sum += x[row][i] * y[i][column];
       }
   });
 }
+
+#define CN_MULTIPLY(type, n, value)                                                            \
+  struct cn_get_##type { static float element(unsigned bits, int e) { return value; } };       \
+  static inline void cn_multiply_##type(float (&c)[4], const unsigned (&a)[4], unsigned b0,    \
+                                        unsigned b1) {                                         \
+    cn_multiply<n>(c, a, b0, b1, cn_get_##type());                                             \
+  }
+CN_MULTIPLY(tf32, 8, __uint_as_float(bits & 0xffffe000u))
+CN_MULTIPLY(f16, 16, cn_from_f16(bits >> 16 * e))
+CN_MULTIPLY(bf16, 16, __uint_as_float(bits >> 16 * e << 16))

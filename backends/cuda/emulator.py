@@ -11,24 +11,29 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from cnnir.backends.arrays import HOST
 from cnnir.backends.cache import DiskCache
 from cnnir.backends.cuda.launch import Launch
-from cnnir.backends.cuda.machine import Binary, Task
+from cnnir.backends.cuda.machine import Binary, Block, Task
 from cnnir.backends.cuda.prelude import PRELUDE
 from cnnir.backends.cuda.target import CudaTarget
+from cnnir.backends.cuda.warpgroup import uses_warpgroups
 from cnnir.errors import BackendError
 
 HEADER = Path(__file__).with_name("emulator.h")
+WARPGROUP_HEADER = Path(__file__).with_name("emulator_warpgroup.h")
 COMPILERS = ("g++", "clang++", "c++")
 OPTIONS = ("-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC")
-TOGETHER = re.compile(r"__syncthreads|cn_warp_|cn_load_matrices|cn_multiply|cn_copy|CN_SHARED")
+TOGETHER = re.compile(
+    r"__syncthreads|cn_warp_|cn_load_matrices|cn_multiply|cn_copy|CN_SHARED|__syncwarp|cn_exchange"
+)
 """What threads do together; a kernel without any of it can do one thread after another."""
 
 
@@ -37,19 +42,30 @@ class Emulator:
 
     last_first: which thread of a block runs as far ahead as barriers allow, the last or the first.
     early: asynchronous copies happen at once; otherwise as late as their wait allows.
+    arch: whose kernels it runs, such as sm_90a for those of warpgroups.
     """
 
     def __init__(
-        self, cache: DiskCache | None = None, last_first: bool = False, early: bool = False
+        self,
+        cache: DiskCache | None = None,
+        last_first: bool = False,
+        early: bool = False,
+        arch: str = "sm_80",
     ) -> None:
         self._cache, self._schedule = cache, (int(last_first), int(early))
-        self._blocks: dict[int, np.ndarray] = {}
+        self._arch = arch
         self._faults: list[str] = []
         self.memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.name = "emulated"
+        self.place: Hashable = "emulated"
+        self.device, self.queue = (HOST, 0), 0
 
     def target(self, precision: str) -> CudaTarget:
-        return CudaTarget("sm_80", precision, processors=4, emulated=True)
+        return CudaTarget(self._arch, precision, processors=4, emulated=True)
+
+    def another(self) -> Emulator:
+        last_first, early = map(bool, self._schedule)
+        return Emulator(self._cache, last_first, early, self._arch)
 
     def load(self, texts: Mapping[str, str], launches: Mapping[str, Launch]) -> Binary:
         if not launches:
@@ -57,10 +73,14 @@ class Emulator:
         entries = [
             f"CN_ENTRY({name}, {int(bool(TOGETHER.search(text)))})"
             for name in launches
-            for start, text in texts.items()
-            if name.startswith(start)
+            for text in texts.values()
+            if f" {name}(" in text
         ]
-        source = "\n".join([HEADER.read_text("utf-8"), PRELUDE, *texts.values(), *entries, ""])
+        headers = [HEADER]
+        if any(uses_warpgroups(text) for text in texts.values()):
+            headers.append(WARPGROUP_HEADER)
+        before = [header.read_text("utf-8") for header in headers]
+        source = "\n".join([*before, PRELUDE, *texts.values(), *entries, ""])
         binary = _binary(source, self._cache)
         library = _loaded(binary)
         library.cn_schedule(*self._schedule)
@@ -70,14 +90,14 @@ class Emulator:
             functions[name].restype = ctypes.c_char_p
         return Binary(functions, {}, len(binary))
 
-    def allocate(self, nbytes: int) -> int:
+    def allocate(self, nbytes: int) -> Block:
         raw = np.full(nbytes + 256, 0xFF, np.uint8)
-        address = raw.ctypes.data + -raw.ctypes.data % 256
-        self._blocks[address] = raw
-        return address
+        shift = -raw.ctypes.data % 256
 
-    def free(self, address: int) -> None:
-        del self._blocks[address]
+        def read(array: np.ndarray) -> None:
+            array.reshape(-1).view(np.uint8)[:] = raw[shift : shift + array.nbytes]
+
+        return Block(raw.ctypes.data + shift, nbytes, read)
 
     def staging(self, nbytes: int) -> np.ndarray:
         return np.empty(nbytes, np.uint8)
@@ -88,8 +108,14 @@ class Emulator:
     def download(self, array: np.ndarray, address: int) -> None:
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
+    def copy(self, to: int, source: int, nbytes: int) -> None:
+        ctypes.memmove(to, source, nbytes)
+
     def clear(self, address: int, nbytes: int) -> None:
         ctypes.memset(address, 0, nbytes)
+
+    def after(self, stream: int) -> None:
+        return
 
     def record(self, tasks: Sequence[Task]) -> Callable[[], None]:
         def run() -> None:
@@ -112,7 +138,7 @@ class Emulator:
             raise BackendError(f"an emulated kernel went wrong: {fault}")
 
     def close(self) -> None:
-        self._blocks.clear()
+        return
 
     def _launch(self, task: Task) -> None:
         launch = task.launch

@@ -1,8 +1,10 @@
 """What follows the anchor of a fused node, as a device function that a tuned kernel calls.
 
-The rest of the body becomes an expression over the anchor's result (the sum) and loads of the other
-operands at the same index. To a kernel a result is rows and columns, one after another: positions
-and channels of images with channels last, leading axes and the last axis of row-major arrays.
+The rest of the body becomes an expression over the anchor's result (the sum and a bias) and loads
+of the other operands at the same index. To a kernel a result is rows and columns, one after
+another, as its layout says: positions and channels of images with channels last, leading axes and
+the last axis of row-major arrays. The function takes some neighbouring columns at once and gives
+what is stored.
 """
 
 from __future__ import annotations
@@ -10,18 +12,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cnnir.backends.cuda import operations as ops
-from cnnir.backends.cuda.expressions import Expressions, bare, index_type
+from cnnir.backends.cuda.expressions import Expressions, bare
+from cnnir.backends.cuda.layout import Order
+from cnnir.backends.cuda.several import BYTES, several
 from cnnir.errors import BackendError
 from cnnir.ir import Node
 from cnnir.loops import Buffer, ElementAlgebra, Layout
-from cnnir.loops import expr as x
-from cnnir.loops.axes import unflatten
 from cnnir.loops.elements import Elements
 from cnnir.loops.expr import Expr, Symbol, Var
+from cnnir.loops.statements import storage_of
+from cnnir.tensortype import TensorType
 
 
 class Epilogue:
-    """positions, layouts: the operands of `node` that are read after `anchor`, and how they lie."""
+    """positions, layouts: the operands of `node` that are read after `anchor`, and how they lie.
+
+    bias: whether each column has a number that is added to its sums first.
+    """
 
     def __init__(
         self,
@@ -29,10 +36,12 @@ class Epilogue:
         anchor: Node,
         positions: Sequence[int],
         layouts: Sequence[Layout],
-        result: Layout,
+        result: Order,
+        bias: bool = False,
     ) -> None:
-        self.shape, self.result = node.results[0].type.shape, result
-        self.columns = self.shape[1] if result.lanes else self.shape[-1]
+        self.shape, self.result, self.bias = node.results[0].type.shape, result, bias
+        self.stored = storage_of(result, node.results[0].type)
+        self.columns = result.columns(self.shape)
         buffers: list[Buffer | None] = [None] * len(node.operands)
         for position, layout in zip(positions, layouts, strict=True):
             value = node.operands[position]
@@ -44,42 +53,45 @@ class Epilogue:
         self.column = Var("column", self.columns)
         algebra = ElementAlgebra()
         elements = Elements(node, algebra, buffers, {anchor.results[0]: self.sum})
-        self.at = self._index()
-        self.value: Expr = self.sum if node is anchor else elements.at(self.at)[0]
+        at = result.element(self.shape, self.row, self.column)
+        self.value: Expr = self.sum if node is anchor else elements.at(at)[0]
         if algebra.errors:
             raise BackendError(f"{node!r}: an epilogue cannot check indices")
 
-    def _index(self) -> tuple[Expr, ...]:
-        if not self.result.lanes:
-            return (*unflatten(self.row, self.shape[:-1]), self.column)
-        image, *position = unflatten(self.row, (self.shape[0], *self.shape[2:]))
-        return (image, self.column, *position)
+    @property
+    def together(self) -> int:
+        """Neighbouring results that can be stored at once."""
+        return BYTES // TensorType(self.stored, ()).numpy.itemsize
 
     @property
     def parameters(self) -> list[str]:
-        """Of the kernel: pointers to the operands."""
-        return [
-            f"const {ops.storage_type(b.type.dtype)}* __restrict__ {b.name}" for b in self.buffers
+        """Of the kernel: pointers to the bias and the operands."""
+        bias = ["const float* __restrict__ bias"] * self.bias
+        return bias + [
+            f"const {ops.storage_type(b.storage)}* __restrict__ {b.name}" for b in self.buffers
         ]
 
-    def call(self, name: str, value: str, row: str, column: str) -> str:
+    def call(self, name: str, sums: str, row: str, column: str) -> str:
         """The expression that calls the function."""
-        return (
-            f"{name}_epilogue({', '.join([value, row, column, *(b.name for b in self.buffers)])})"
-        )
+        given = [sums, row, column, *["bias"] * self.bias, *(b.name for b in self.buffers)]
+        return f"{name}_epilogue({', '.join(given)})"
 
-    def function(self, name: str) -> str:
-        """The text of `name_epilogue(sum, row, column, pointers)`."""
+    def function(self, name: str, n: int) -> str:
+        """The text of `name_epilogue(sums, row, column, pointers)` for n columns at a time."""
         values = Expressions({b: b.name for b in self.buffers})
-        values.define(self.sum, "sum")
         values.define(self.row, "row")
-        values.define(self.column, "column")
-        here = x.index(self.result.offset(self.shape, self.at))
-        values.line(
-            f"const {index_type(here)} offset = ({index_type(here)})row * {self.columns} + column;"
-        )
-        values.define(here, "offset")
-        values.line(f"return {bare(values.value(self.value))};")
-        parameters = ["float sum", "int row", "int column", *self.parameters]
-        head = f"static __device__ __forceinline__ float {name}_epilogue(\n    "
+        result = f"cn_several<{ops.storage_type(self.stored)}, {n}>"
+        values.line(f"{result} out;")
+        if self.bias:
+            values.line(f"const auto biases = cn_read<{n}>(bias + column);")
+        with several(values, self.column, "column", n, [self.value]):
+            values.define(self.sum, "sums.at[e]")
+            if self.bias:
+                values.variable(self.sum, "sums.at[e] + biases.at[e]")
+            stored = ops.to_storage(self.stored, values.value(self.value))
+            values.line(f"out.at[e] = {bare(stored)};")
+        values.line("return out;")
+        parameters = [f"const cn_several<float, {n}>& sums", "int row", "int column"]
+        parameters += self.parameters
+        head = f"static __device__ __forceinline__ {result} {name}_epilogue(\n    "
         return "\n".join([head + ",\n    ".join(parameters) + ") {", *values.lines, "}", ""])

@@ -150,7 +150,7 @@ class Expressions:
 
     def element(self, buffer: Buffer, offset: str) -> str:
         """The value of an element of a buffer."""
-        return ops.from_storage(buffer.type.dtype, f"{self.pointers[buffer]}[{offset}]")
+        return ops.from_storage(buffer.storage, f"{self.pointers[buffer]}[{offset}]")
 
     def _load(self, e: x.Load, made: dict[Expr, str]) -> str:
         at = e.args[0]

@@ -16,10 +16,11 @@ from cnnir.backends.cuda.plan import plan
 from cnnir.backends.cuda.prelude import PRELUDE
 from cnnir.backends.cuda.schedule import Schedule
 from cnnir.backends.cuda.target import CudaTarget
+from cnnir.backends.cuda.warpgroup import WARPGROUP, uses_warpgroups
 from cnnir.ir import Graph
 
 
-def print_graph(graph: Graph, arch: str = "sm_90", precision: str = "exact") -> str:
+def print_graph(graph: Graph, arch: str = "sm_90", precision: str = "default") -> str:
     """The graph as CUDA C. Wants a graph after the passes, as some ops exist only as others."""
     schedule = plan(graph, CudaTarget(arch, precision))
     emitted = emit(schedule)
@@ -29,10 +30,12 @@ def print_graph(graph: Graph, arch: str = "sm_90", precision: str = "exact") -> 
 def listing(schedule: Schedule, emitted: Emitted, places: Places) -> str:
     """A program as CUDA C."""
     table = "\n".join(_table(schedule, emitted, places))
-    return "\n".join([table, "", DEVICE, PRELUDE, *emitted.texts.values()])
+    texts = emitted.texts.values()
+    warpgroups = [WARPGROUP] if any(map(uses_warpgroups, texts)) else []
+    return "\n".join([table, "", DEVICE, *warpgroups, PRELUDE, *texts])
 
 
-def kernel_texts(graph: Graph, arch: str = "sm_90", precision: str = "exact") -> dict[int, str]:
+def kernel_texts(graph: Graph, arch: str = "sm_90", precision: str = "default") -> dict[int, str]:
     """CUDA C of each node that a kernel computes, by the node's serial; without the prelude."""
     schedule = plan(graph, CudaTarget(arch, precision))
     texts = emit(schedule).texts
@@ -50,10 +53,10 @@ def _table(schedule: Schedule, emitted: Emitted, places: Places) -> Iterator[str
     yield f"// {launches} launches; {len(emitted.texts)} kernels"
     yield f"// arena {places.arena_bytes} bytes, constants {places.constant_bytes} bytes"
     yield "//"
-    for value, at in zip(graph.inputs, places.inputs, strict=True):
-        yield f"// input arena:{at} {value.type} {value.name!a}"
+    for number, value in enumerate(graph.inputs):
+        yield f"// input:{number} {value.type} {value.name!a}"
     for value, name, at in zip(graph.outputs, graph.output_names, places.outputs, strict=True):
-        yield f"// output arena:{at} {value.type} {name!a}"
+        yield f"// output {_where(at)} {value.type} {name!a}"
     for buffer in places.buffers:
         if buffer.space == "constant":
             yield f"// constant:{buffer.offset} {buffer.type} {buffer.layout!a} {buffer.name!a}"

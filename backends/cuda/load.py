@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from cnnir.backends.base import Plan, Program
-from cnnir.backends.cuda.artifacts import FORMS, Artifacts
+from cnnir.backends.base import Plan, Program, checked_input, checked_inputs
+from cnnir.backends.cuda.artifacts import FORMS, artifacts_of
+from cnnir.backends.cuda.binding import BadIndex, Binding, Given, Loaded
 from cnnir.backends.cuda.compiled import tell_resources
 from cnnir.backends.cuda.emit import Emitted
-from cnnir.backends.cuda.machine import Machine, Task
-from cnnir.backends.cuda.place import ALIGN, Places
+from cnnir.backends.cuda.exchange import DeviceArray, foreign
+from cnnir.backends.cuda.machine import Machine
+from cnnir.backends.cuda.place import Places
+from cnnir.backends.cuda.resident import Resident
 from cnnir.backends.cuda.schedule import Schedule
+from cnnir.backends.state import State
 from cnnir.errors import BackendError, LimitError, RuntimeError, quoted
+from cnnir.tensortype import TensorType
 
 
 class CudaProgram(Program):
     """A graph of fixed shapes on a machine: weights and arena stay there between runs.
 
     A run copies the inputs to staging memory and to the machine, launches everything as one graph,
-    and copies the outputs back. One run at a time; others wait.
+    and copies the outputs back. One run at a time; others wait. Programs do not wait for each
+    other: each has a queue of its own. All memory goes with the program.
     """
 
     def __init__(
@@ -31,49 +40,71 @@ class CudaProgram(Program):
         self.plan, self.emitted = plan, emitted
         self.signature = schedule.graph.signature()
         self._schedule, self._places, self._machine = schedule, places, machine
-        self._lock, self._closed = threading.Lock(), False
+        self._lock = threading.Lock()
+        self._loaded: Loaded | None = None
+        self._bound: tuple[Callable[[], Resident | None], Binding] | None = None
+        """The launches that were recorded last, and for which arrays of a state."""
         self._check_memory()
         started = time.perf_counter()
         launches = dict(pair for code in emitted.codes for pair in code.launches)
-        self._binary = machine.load(emitted.texts, launches)
+        binary = machine.load(emitted.texts, launches)
         plan.seconds["compile"] = time.perf_counter() - started
         started = time.perf_counter()
-        self._constants = machine.allocate(places.constant_bytes)
-        self._arena = machine.allocate(places.arena_bytes)
-        self._fill_constants()
-        self._tasks = list(self._made_tasks())
-        self._run = machine.record(self._tasks)
-        self._checks = any(code.errors for code in emitted.codes)
-        self._staging = self._made_staging()
+        constants = machine.allocate(places.constant_bytes)
+        arena = machine.allocate(places.arena_bytes)
+        for offset, array in places.constants:
+            machine.upload(constants.address + offset, array)
         machine.wait()
+        places.constants.clear()
+        self._loaded = Loaded(
+            machine, self.signature, schedule, emitted, places, binary.functions, constants, arena
+        )
         plan.seconds["load"] = time.perf_counter() - started
-        self._describe()
+        plan.buffers = places.buffers
+        plan.arena_bytes, plan.constant_bytes = places.arena_bytes, places.constant_bytes
+        plan.arena_bound, plan.code_bytes = places.arena_bound, binary.nbytes
+        plan.notes += binary.notes
+        tell_resources(plan, emitted.codes, binary.resources, schedule.target.arch)
 
-    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        with self._lock:
-            self._check_open()
-            self._start(arrays)
-            self._run()
-            return self._finish()
+    def checked(self, feeds: Mapping[str, Any]) -> list[Given]:
+        def take(name: str, given: Any, type: TensorType) -> Given:
+            found = foreign(name, given, type, self._machine)
+            return found or checked_input(name, given, type)
 
-    def profile(self, arrays: Sequence[np.ndarray]) -> list[float]:
+        return checked_inputs(self.signature, feeds, take)
+
+    def run(self, arrays: Sequence[Given]) -> list[np.ndarray]:
+        with self._ran(arrays) as binding:
+            return binding.results()
+
+    def run_on_device(self, arrays: Sequence[Given]) -> list[DeviceArray]:
+        with self._ran(arrays) as binding:
+            return binding.device_results()
+
+    def advance(self, arrays: Sequence[Given], state: State) -> list[np.ndarray]:
+        with self._ran(arrays, state) as binding:
+            return binding.results()
+
+    def profile(self, arrays: Sequence[Given]) -> list[float]:
         with self._lock:
-            self._check_open()
-            self._start(arrays)
+            binding = self._binding(None)
+            binding.start(arrays)
             spans = [0.0] * len(self._schedule.calls)
-            for task, seconds in zip(self._tasks, self._machine.seconds(self._tasks), strict=True):
+            for task, seconds in zip(
+                binding.tasks, self._machine.seconds(binding.tasks), strict=True
+            ):
                 spans[task.call] += seconds
             return spans
 
     def resident_seconds(self, repeats: int = 1) -> float:
         """Seconds of one run of all kernels on what is on the machine, without any copies."""
         with self._lock:
-            self._check_open()
-            self._run()
+            run = self._binding(None).run
+            run()
             self._machine.wait()
             started = time.perf_counter()
             for _ in range(repeats):
-                self._run()
+                run()
             self._machine.wait()
             return (time.perf_counter() - started) / repeats
 
@@ -86,25 +117,69 @@ class CudaProgram(Program):
     def artifacts(self, form: str) -> dict[str, bytes]:
         if form not in self.forms:
             return super().artifacts(form)
-        return Artifacts(self._schedule, self.emitted, self._places, None).files(form)
+        return artifacts_of(self._schedule, self.emitted, self._places).files(form)
 
     def texts(self) -> dict[str, str]:
         return dict(self.emitted.texts)
 
     def close(self) -> None:
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._machine.free(self._arena)
-                self._machine.free(self._constants)
-                self._machine.close()
+            self._bound = self._loaded = None
+            self._machine.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
+    # ---- running
+
+    @contextmanager
+    def _ran(self, arrays: Sequence[Given], state: State | None = None) -> Iterator[Binding]:
+        """A run on inputs that is under way, one at a time; says which node had a wrong index."""
+        with self._lock:
+            binding = self._binding(state)
+            binding.start(arrays)
+            binding.run()
+            try:
+                yield binding
+            except BadIndex as wrong:
+                raise self._failure(wrong) from None
+
+    def _binding(self, state: State | None) -> Binding:
+        """The launches for a state, recorded when it is not the one of the run before."""
+        if self._loaded is None:
             raise BackendError("the program has been closed")
+        there = None if state is None else self._resident(state)
+        if self._bound is None or self._bound[0]() is not there:
+            self._bound = None  # its memory goes first
+            self._bound = (
+                _nothing if there is None else weakref.ref(there),
+                Binding(self._loaded, {} if there is None else self._homes(there)),
+            )
+        return self._bound[1]
+
+    def _resident(self, state: State) -> Resident:
+        """The arrays of a state on this machine, which this program is about to update."""
+        found = state.there(
+            self._machine.place,
+            lambda: Resident(self._machine.another(), state.types),
+            writes=bool(self.signature.carried),
+        )
+        assert isinstance(found, Resident)
+        return found
+
+    def _homes(self, there: Resident) -> dict[int, int]:
+        """Input -> address, for the inputs that a state has."""
+        names = [port.name for port in self.signature.inputs]
+        return {k: there.addresses[n] for k, n in enumerate(names) if n in there.addresses}
+
+    def _failure(self, wrong: BadIndex) -> RuntimeError:
+        """What was wrong, by the failing step's index words and source nodes."""
+        step = self._schedule.calls[wrong.call].step
+        word = self.emitted.codes[wrong.call].errors[wrong.word]
+        names = ", ".join(step.sources) or step.op
+        return RuntimeError(f"node {names}: {word} out of range in {step.op}")
 
     def _check_memory(self) -> None:
+        ports = (*self.signature.inputs, *self.signature.outputs)
         needed = self._places.arena_bytes + self._places.constant_bytes
+        needed += sum(port.type.nbytes for port in ports)
         if needed > self._machine.memory:
             largest = max(self._places.buffers, key=lambda b: b.nbytes)
             raise LimitError(
@@ -112,85 +187,6 @@ class CudaProgram(Program):
                 f"buffer is {quoted(largest.name)}: {largest.type}, {largest.nbytes} bytes"
             )
 
-    # ---- loading
 
-    def _fill_constants(self) -> None:
-        for offset, array in self._places.constants:
-            self._machine.upload(self._constants + offset, array)
-        self._machine.wait()
-        self._places.constants.clear()
-
-    def _made_tasks(self) -> list[Task]:
-        places, tasks = self._places, []
-        bases = {"constant": self._constants, "arena": self._arena}
-        for number, (call, code) in enumerate(
-            zip(self._schedule.calls, self.emitted.codes, strict=True)
-        ):
-            pointers = [places.sources[p] for p in (*call.reads, *call.writes)]
-            arguments = (
-                self._arena + 4 * number,
-                self._arena + places.scratch[number],
-                *(bases[space] + offset for space, offset in pointers),
-            )
-            for name, launch in code.launches:
-                function = self._binary.functions[name]
-                tasks.append(Task(function, launch, arguments, number))
-        return tasks
-
-    def _made_staging(self) -> dict[str, list[np.ndarray]]:
-        """Arrays in memory that is copied quickly: the inputs, the outputs, the error words."""
-        ports = self.signature
-        inputs = [(port.type.numpy, port.type.shape) for port in ports.inputs]
-        outputs = [(port.type.numpy, port.type.shape) for port in ports.outputs]
-        words = (np.dtype(np.int32), (len(self._schedule.calls),))
-        arrays = []
-        kinds = [*inputs, *outputs, words]
-        sizes = [dtype.itemsize * int(np.prod(shape)) for dtype, shape in kinds]
-        block = self._machine.staging(sum(n + -n % ALIGN for n in sizes))
-        at = 0
-        for (dtype, shape), size in zip(kinds, sizes, strict=True):
-            arrays.append(block[at : at + size].view(dtype).reshape(shape))
-            at += size + -size % ALIGN
-        n = len(inputs)
-        return {"inputs": arrays[:n], "outputs": arrays[n:-1], "errors": arrays[-1:]}
-
-    def _describe(self) -> None:
-        """Complete the plan with what placing and compiling told."""
-        plan, places = self.plan, self._places
-        plan.buffers = places.buffers
-        plan.arena_bytes, plan.constant_bytes = places.arena_bytes, places.constant_bytes
-        plan.code_bytes = self._binary.nbytes
-        plan.notes += self._binary.notes
-        tell_resources(plan, self.emitted.codes, self._binary.resources, self._schedule.target.arch)
-
-    # ---- running
-
-    def _start(self, arrays: Sequence[np.ndarray]) -> None:
-        machine = self._machine
-        for array, staged, offset in zip(
-            arrays, self._staging["inputs"], self._places.inputs, strict=True
-        ):
-            np.copyto(staged, array)
-            machine.upload(self._arena + offset, staged)
-        if self._checks:
-            machine.clear(self._arena, self._places.error_bytes)
-
-    def _finish(self) -> list[np.ndarray]:
-        machine = self._machine
-        for staged, offset in zip(self._staging["outputs"], self._places.outputs, strict=True):
-            machine.download(staged, self._arena + offset)
-        (errors,) = self._staging["errors"]
-        if self._checks:
-            machine.download(errors, self._arena)
-        machine.wait()
-        if self._checks and errors.any():
-            raise self._failure(errors)
-        return [staged.copy() for staged in self._staging["outputs"]]
-
-    def _failure(self, errors: np.ndarray) -> RuntimeError:
-        """What was wrong, by the first failing step's index words and source nodes."""
-        number = int(np.flatnonzero(errors)[0])
-        step = self._schedule.calls[number].step
-        word = self.emitted.codes[number].errors[int(errors[number]) - 1]
-        names = ", ".join(step.sources) or step.op
-        return RuntimeError(f"node {names}: {word} out of range in {step.op}")
+def _nothing() -> None:
+    """In place of a reference to a Resident, where there is none."""

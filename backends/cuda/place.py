@@ -1,9 +1,9 @@
 """The place stage: where every pointer of the schedule points.
 
-Constants are packed and laid out one after another in one block. Everything else, inputs, outputs
-and scratch memory too, gets an offset in one arena by liveness: a run copies inputs there, and
-outputs from there. Both stay there, so that launches can be repeated. What a call may store an
-error to is a word of its own, in front of the arena.
+Constants are packed and laid out one after another in one block. Inputs lie wherever a run has
+them, and so do outputs that are carried to inputs. Everything else, other outputs and scratch
+memory too, gets an offset in one arena by liveness; a run copies outputs from there. What a call
+may store an error to is a word of its own, in front of the arena.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SLACK = 64
 """Readable bytes behind the end of each block."""
 
 Place = tuple[str, int]
-"""("constant" or "arena", byte offset)."""
+"""("constant" or "arena", byte offset), or ("input", which)."""
 
 
 @dataclass
@@ -35,14 +35,15 @@ class Places:
     sources: dict[Pointer, Place] = field(default_factory=dict)
     scratch: list[int] = field(default_factory=list)
     """For each call the arena offset of its scratch memory."""
-    inputs: list[int] = field(default_factory=list)
-    outputs: list[int] = field(default_factory=list)
+    outputs: list[Place] = field(default_factory=list)
     constants: list[tuple[int, np.ndarray]] = field(default_factory=list)
     """Packed arrays and their offsets."""
     constant_bytes: int = SLACK
     error_bytes: int = 0
     """One word a call, at the beginning of the arena."""
     arena_bytes: int = 0
+    arena_bound: int = 0
+    """What no placement can do without."""
     buffers: list[Buffer] = field(default_factory=list)
 
 
@@ -72,12 +73,17 @@ def _place_constants(schedule: Schedule, places: Places) -> None:
 
 
 def _place_arena(schedule: Schedule, codes: Sequence[Code], places: Places) -> None:
-    inputs = [Slot(value, PLAIN) for value in schedule.graph.inputs]
-    slots = dict.fromkeys([*inputs, *schedule.slots()])
+    given = {Slot(value, PLAIN): k for k, value in enumerate(schedule.graph.inputs)}
+    for slot, number in given.items():
+        places.buffers.append(_buffer(slot, "input", number, slot.nbytes))
+    for slot in [*given, *schedule.slots()]:
+        root, shift = schedule.root(slot)
+        if root in given:
+            assert shift == 0
+            places.sources[slot] = ("input", given[root])
+    slots = [slot for slot in schedule.slots() if slot not in places.sources]
     sizes: dict[object, int] = {
-        slot: slot.nbytes + (0 if slot in schedule.aliases else SLACK)
-        for slot in slots
-        if slot not in places.sources
+        slot: slot.nbytes + (0 if slot in schedule.aliases else SLACK) for slot in slots
     }
     scratch = [("scratch", number) for number in range(len(codes))]
     sizes |= {
@@ -85,29 +91,24 @@ def _place_arena(schedule: Schedule, codes: Sequence[Code], places: Places) -> N
         for key, code in zip(scratch, codes, strict=True)
         if code.scratch_bytes
     }
-    loading = memory.Access(writes=tuple(inputs))
     steps = [
         memory.Access((*call.reads, key), (*call.writes, key))
         for call, key in zip(schedule.calls, scratch, strict=True)
     ]
     aliases = {inner: alias for inner, alias in schedule.aliases.items() if inner in sizes}
     outputs = [schedule.root(slot)[0] for slot in schedule.outputs]
-    placement = memory.place(
-        [loading, *steps], sizes, aliases=aliases, keep=[*inputs, *outputs], align=ALIGN
-    )
+    placement = memory.place(steps, sizes, aliases=aliases, keep=outputs, align=ALIGN)
     places.error_bytes = -(-4 * len(codes) // ALIGN) * ALIGN
     at = {key: places.error_bytes + offset for key, offset in placement.offsets.items()}
     for slot in slots:
-        if slot in at:
-            places.sources[slot] = ("arena", at[slot])
-            first, last = placement.lives[placement.roots[slot][0]]
-            buffer = _buffer(slot, "arena", at[slot], slot.nbytes)
-            first, last = max(0, first - 1), min(last, len(steps)) - 1  # step 0 here loads inputs
-            places.buffers.append(replace(buffer, first=first, last=last))
-    places.inputs = [at[slot] for slot in inputs]
-    places.outputs = [at[slot] for slot in schedule.outputs]
+        places.sources[slot] = ("arena", at[slot])
+        first, last = placement.lives[placement.roots[slot][0]]
+        buffer = _buffer(slot, "arena", at[slot], slot.nbytes)
+        places.buffers.append(replace(buffer, first=first, last=min(last, len(steps) - 1)))
+    places.outputs = [places.sources[slot] for slot in schedule.outputs]
     places.scratch = [at.get(key, 0) for key in scratch]
     places.arena_bytes = places.error_bytes + placement.peak + SLACK
+    places.arena_bound = places.error_bytes + placement.bound + SLACK
 
 
 def _buffer(pointer: Pointer, space: str, offset: int, nbytes: int) -> Buffer:

@@ -1,8 +1,8 @@
 """PRELUDE: the device functions that printed kernels call. It includes no header.
 
 What it takes for granted is built into NVRTC: the f32 and f64 functions of C, and reading the bits
-of a float. 16-bit floats are converted in software, alike on every device and on none. What only a
-device has is in `device.py`, for which `emulator.h` stands in on a processor.
+of a float. What only a device has, conversions of 16-bit floats among it, is in `device.py`, for
+which `emulator.h` stands in on a processor.
 """
 
 from __future__ import annotations
@@ -16,31 +16,6 @@ _BITS = """\
 
 static __device__ inline float cn_from_bf16(unsigned short h) {
   return __uint_as_float((unsigned)h << 16);
-}
-
-static __device__ inline unsigned short cn_to_bf16(float a) {  // to nearest, ties to even
-  const unsigned bits = __float_as_uint(a);
-  if (a != a) return (unsigned short)((bits | 0x400000u) >> 16);
-  return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
-static __device__ inline float cn_from_f16(unsigned short h) {
-  const unsigned size = h & 0x7fffu, sign = (unsigned)(h & 0x8000u) << 16;
-  if (size >= 0x7c00u) return __uint_as_float(sign | 0x7f800000u | size << 13);
-  // the exponent field means 2^112 times more in f16; this holds for subnormals as well
-  const float finite = __uint_as_float(size << 13) * 5.192296858534828e+33f;
-  return __uint_as_float(sign | __float_as_uint(finite));
-}
-
-static __device__ inline unsigned short cn_to_f16(float a) {  // to nearest, ties to even
-  const unsigned bits = __float_as_uint(a), size = bits & 0x7fffffffu;
-  const unsigned sign = bits >> 16 & 0x8000u;
-  unsigned h = (size - ((112u << 23) - 0xfffu) + (size >> 13 & 1u)) >> 13;
-  // an f32 in [1/2, 1) has steps of 2^-24, those of a subnormal f16: adding rounds
-  if (size < 0x38800000u) h = __float_as_uint(__uint_as_float(size) + 0.5f) - 0x3f000000u;
-  if (size >= 0x47800000u) h = 0x7c00u;
-  if (size > 0x7f800000u) h = 0x7e00u;
-  return (unsigned short)(sign | h);
 }
 """
 

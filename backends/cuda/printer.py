@@ -1,19 +1,22 @@
 """print_kernel: a Kernel of the loop language as a CUDA C function.
 
 `extern "C" __global__ void name(int* error, unsigned char* scratch, T0* p0, ...)`, pointers as in
-`kernel.buffers`. A thread does one work item, or one lane of one where the kernel has vector loops:
-neighbours in a warp are neighbours among the lanes, and so in memory. Where a long reduction has
-its lanes inside, the threads of a warp share it. `launch_of` says how to launch the kernel. The
-text needs the prelude before it; compiling and running are for others.
+`kernel.buffers`. A thread does one work item, or some lanes of one where the kernel has vector
+loops: neighbours in a warp are neighbours among the lanes, and so in memory; `several.py` says how
+many lanes a thread takes. Where a long reduction has its lanes inside, the threads of a warp share
+it. `launch_of` says how to launch the kernel. The text needs the prelude before it; compiling and
+running are for others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from cnnir.backends.cuda import operations as ops
 from cnnir.backends.cuda.expressions import WARP, Expressions, bare, index_type
 from cnnir.backends.cuda.launch import Launch
+from cnnir.backends.cuda.several import at_first, neighbours, several
 from cnnir.errors import BackendError
 from cnnir.loops import Kernel
 from cnnir.loops import expr as x
@@ -23,19 +26,27 @@ from cnnir.loops.statements import For, Get, If, Let, Set, Statement, Store, Var
 THREADS = 128
 """Threads of a block, roughly."""
 MOST_LANES = 256
-"""Lanes that a block holds; a kernel of more has several blocks side by side."""
+"""Threads that a block has for lanes; a kernel of more has several blocks side by side."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How threads share the lanes of a kernel: so many take `each` of them, one after another."""
+
+    threads: int
+    each: int = 1
 
 
 def launch_of(kernel: Kernel) -> Launch:
     """The launch that does all work items; a grid of 0 blocks when there are none.
 
-    Blocks are (lanes, items): the grid's x counts items, its y portions of the lanes.
+    Blocks are (threads of an item, items): the grid's x counts items, its y portions of the lanes.
     """
-    lanes = _lanes(kernel)
-    portions = -(-lanes // MOST_LANES)
-    width = lanes if portions == 1 else -(-lanes // portions // WARP) * WARP
+    threads = share_of(kernel).threads
+    portions = -(-threads // MOST_LANES)
+    width = threads if portions == 1 else -(-threads // portions // WARP) * WARP
     items = max(1, THREADS // width)
-    return Launch((-(-kernel.items // items), -(-lanes // width), 1), (width, items, 1))
+    return Launch((-(-kernel.items // items), -(-threads // width), 1), (width, items, 1))
 
 
 def scratch_of(kernel: Kernel) -> int:
@@ -52,14 +63,13 @@ def print_kernel(kernel: Kernel, name: str | None = None, shared: Collection[int
     """
     places = {buffer: f"p{k}" for k, buffer in enumerate(kernel.buffers)}
     places |= {buffer: f"s{k}" for k, buffer in enumerate(kernel.scratch)}
-    lanes = _lanes(kernel)
     launch = launch_of(kernel)
-    printer = _Statements(Expressions(places), lanes, launch)
+    printer = _Statements(Expressions(places), share_of(kernel), launch)
     printer.head(kernel)
     printer.block(kernel.body)
     pointers = ["int* error", "unsigned char* scratch"]
     for position, buffer in enumerate(kernel.buffers):
-        kind = ops.storage_type(buffer.type.dtype)
+        kind = ops.storage_type(buffer.storage)
         constant = "const " if buffer.space == "operand" else ""
         only = "" if position in shared else " __restrict__"
         pointers.append(f"{constant}{kind}*{only} p{position}")
@@ -68,15 +78,22 @@ def print_kernel(kernel: Kernel, name: str | None = None, shared: Collection[int
     return "\n".join([head, f"{parameters}) {{", *printer.values.lines, "}", ""])
 
 
-def _lanes(kernel: Kernel) -> int:
-    """The most lanes of a vector loop; a warp for long reductions; 1 for a kernel without."""
+def share_of(kernel: Kernel) -> Share:
+    """Threads for the lanes of vector loops; a warp for long reductions; 1 for a kernel without."""
     found = list(_walk(kernel.body))
-    vectors = [s.var for s in found if isinstance(s, For) and s.var.lanes]
-    lanes = max(((lane.hi or 0) + 1 for lane in vectors), default=1)
+    vectors = [s for s in found if isinstance(s, For) and s.var.lanes]
+    lanes, each = max((_extent(s), neighbours(s)) for s in vectors) if vectors else (1, 1)
     if lanes > 1 and any(isinstance(s, Get) and s.buffer is not None for s in found):
         raise BackendError(f"kernel {kernel.name} reads what other lanes may write")
     serial = any(isinstance(s, (Set, Get)) for s in found)
-    return WARP if lanes == 1 and not serial and _shares_reductions(found) else lanes
+    if lanes == 1:
+        return Share(WARP if not serial and _shares_reductions(found) else 1)
+    return Share(lanes) if _shares_reductions(found) else Share(lanes // each, each)
+
+
+def _extent(loop: For) -> int:
+    """Lanes of a vector loop."""
+    return (loop.var.hi or 0) + 1
 
 
 def _shares_reductions(statements: list[Statement]) -> bool:
@@ -97,11 +114,12 @@ def _walk(body: list[Statement]) -> Iterator[Statement]:
 
 
 class _Statements:
-    def __init__(self, values: Expressions, lanes: int, launch: Launch) -> None:
-        self.values, self.lanes, self.launch = values, lanes, launch
-        values.warp = launch.block[0] == WARP and lanes == WARP
+    def __init__(self, values: Expressions, share: Share, launch: Launch) -> None:
+        self.values, self.share, self.launch = values, share, launch
+        self.one = share == Share(1)
+        values.warp = launch.block[0] == WARP and share == Share(WARP)
         self.variables: dict[Variable, str] = {}
-        self.everyone = lanes == 1
+        self.everyone = self.one
         """Whether the statements being printed are for every thread."""
 
     def head(self, kernel: Kernel) -> None:
@@ -109,15 +127,18 @@ class _Statements:
         line = self.values.line
         kind = index_type(kernel.item)
         line(f"const {kind} item = ({kind})blockIdx.x * {self.launch.block[1]} + threadIdx.y;")
-        width, portions = self.launch.block[0], self.launch.grid[1]
-        if portions > 1:
-            line(f"const int lane = blockIdx.y * {width} + threadIdx.x;")
-        elif self.lanes > 1:
-            line("const int lane = threadIdx.x;")
+        if not self.one:
+            width, each = self.launch.block[0], self.share.each
+            thread = "threadIdx.x"
+            if self.launch.grid[1] > 1:
+                thread = f"blockIdx.y * {width} + threadIdx.x"
+            if each > 1 and self.launch.grid[1] > 1:
+                thread = f"({thread})"
+            line(f"const int lane = {thread}{f' * {each}' if each > 1 else ''};")
         line(f"if (item >= {kernel.items}) return;")
         self.values.define(kernel.item, "item")
         for buffer in kernel.scratch:
-            kind = ops.storage_type(buffer.type.dtype)
+            kind = ops.storage_type(buffer.storage)
             where = f"item * {kernel.scratch_bytes} + {buffer.byte}"
             line(f"{kind}* {self.values.pointers[buffer]} = ({kind}*)(scratch + {where});")
         for s in _walk(kernel.body):
@@ -155,22 +176,48 @@ class _Statements:
 
     def vector(self, s: For) -> None:
         """The lanes of a vector loop are threads; those behind its end do nothing."""
-        extent = (s.var.hi or 0) + 1
-        self.values.define(s.var, "lane" if self.lanes > 1 else "0")
+        extent, each = _extent(s), self.share.each
         self.everyone = True
         warp, self.values.warp = self.values.warp, False  # what a lane does is its own
-        if extent == self.launch.block[0] * self.launch.grid[1]:
-            self.block(s.body)
+        if each > 1 and neighbours(s) < each:  # lanes behind the last whole vector
+            every = self.launch.block[0] * self.launch.grid[1]
+            self.values.line("#pragma unroll 1")
+            head = f"for (int at = lane / {each}; at < {extent}; at += {every})"
+            with self.values.block(head):
+                self.values.define(s.var, "at")
+                self.block(s.body)
+        elif extent == each * self.launch.block[0] * self.launch.grid[1]:
+            self.lanes(s)
         else:
             with self.values.block(f"if (lane < {extent})"):
-                self.block(s.body)
+                self.lanes(s)
         self.values.warp = warp
-        self.everyone = self.lanes == 1
+        self.everyone = self.one
+
+    def lanes(self, s: For) -> None:
+        """The thread's own lanes."""
+        values, each = self.values, self.share.each
+        if each == 1:
+            values.define(s.var, "0" if self.one else "lane")
+            self.block(s.body)
+            return
+        kinds = [ops.storage_type(store.buffer.storage) for store in s.body]
+        names = [values.fresh() for _ in s.body]
+        for kind, name in zip(kinds, names, strict=True):
+            values.line(f"cn_several<{kind}, {each}> {name};")
+        with several(values, s.var, "lane", each, [store.value for store in s.body]):
+            for store, name in zip(s.body, names, strict=True):
+                value = ops.to_storage(store.buffer.storage, values.value(store.value))
+                values.line(f"{name}.at[e] = {bare(value)};")
+        with at_first(values, s.var, "lane"):
+            for store, name in zip(s.body, names, strict=True):
+                offset = values.index(store.offset)
+                values.line(f"cn_write({values.pointers[store.buffer]} + {offset}, {name});")
 
     def store(self, s: Store) -> None:
         values = self.values
         offset, value = values.index(s.offset), values.value(s.value)
-        stored = bare(ops.to_storage(s.buffer.type.dtype, value))
+        stored = bare(ops.to_storage(s.buffer.storage, value))
         first = "" if self.everyone else "if (lane == 0) "
         values.line(f"{first}{values.pointers[s.buffer]}[{offset}] = {stored};")
 

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from cnnir.errors import BackendError
 
-PRECISIONS = ("exact", "tf32")
+PRECISIONS = ("default", "exact", "tf32", "f16", "bf16")
 LEAST = 80
 """Compute capability that the tuned kernels' instructions need, times ten."""
 
-F32_RATE, TENSOR_RATE = 0.5e12, 2.3e12
-"""Operations a second of one multiprocessor: plain f32, and tf32 by mma.sync (62 % of 495/132)."""
+RATES = {
+    **{"f32": 0.5e12, "tf32": 2.3e12, "f16": 4.6e12, "bf16": 4.6e12},
+    **{"wgmma f16": 7.5e12, "wgmma bf16": 7.5e12},
+}
+"""Operations a second of one multiprocessor by what is multiplied: plain f32; the others by
+mma.sync (62 % of 495/132 and 989/132), or by wgmma."""
 BANDWIDTH, LAUNCH = 3.3e12, 2e-6
 """Bytes a second from memory, seconds from one kernel of a graph to the next."""
 
@@ -23,8 +27,10 @@ class CudaTarget:
 
     arch: str
     """Such as sm_90a: cubins run on devices of exactly this kind."""
-    precision: str = "exact"
-    """exact: products of f32 in f32. tf32: operands of products rounded to 10 bits of mantissa."""
+    precision: str = "default"
+    """exact: products of f32 in f32. tf32: operands of products rounded to 10 bits of mantissa.
+    f16, bf16: operands of products, and images between kernels, in 16 bits. default becomes tf32
+    where tensor cores are, which is every architecture here, and exact where they are emulated."""
     processors: int = 132
     """Multiprocessors, each of which holds several blocks of threads."""
     emulated: bool = False
@@ -40,6 +46,8 @@ class CudaTarget:
             raise BackendError(
                 f"precision {self.precision!r}, wanted one of {', '.join(PRECISIONS)}"
             )
+        if self.precision == "default":
+            object.__setattr__(self, "precision", "exact" if self.emulated else "tf32")
 
     def gemm_seconds(
         self,
@@ -49,18 +57,23 @@ class CudaTarget:
         depth: int,
         splits: int,
         share: float,
-        tensor: bool,
+        kind: str,
     ) -> float:
         """Predicted time of a product whose blocks have so many results each, by rounds of blocks.
 
-        share: the part of the multiprocessor's peak that a full block reaches. tensor: whether the
-        tensor cores do it. A split costs another launch, and its sums go to memory and back.
+        share: the part of the multiprocessor's peak that a full block reaches, of that
+        kind of rate. A split costs another launch, and its sums go to memory and back.
         """
-        rate = share * (TENSOR_RATE if tensor else F32_RATE)
+        rate = share * RATES[kind]
         rounds = -(-blocks * splits // self.processors)
         seconds = rounds * 2 * results * -(-depth // splits) / rate
         parts = 2 * 4 * flops / (2 * depth) * splits / BANDWIDTH if splits > 1 else 0.0
         return seconds + parts + (LAUNCH if splits > 1 else 0.0)
+
+    @property
+    def storage(self) -> str:
+        """What activations of f32 are stored as, where that is not f32."""
+        return self.precision if self.precision in ("f16", "bf16") else ""
 
     @property
     def name(self) -> str:

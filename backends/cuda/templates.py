@@ -6,59 +6,96 @@ choose. The templates in `kernels/` know shapes; nodes are the business of this 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from math import prod
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from cnnir.backends.cuda.epilogue import Epilogue
-from cnnir.backends.cuda.kernels import gemm_fma, gemm_tf32
+from cnnir.backends.cuda.kernels.depthwise import Depthwise
+from cnnir.backends.cuda.kernels.gemm_fma import FmaGemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
+from cnnir.backends.cuda.kernels.gemm_tensor import TensorGemm
+from cnnir.backends.cuda.kernels.gemm_warpgroup import WarpgroupGemm
+from cnnir.backends.cuda.layout import Order
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.backends.fused import anchor_of, canonical, outer_values
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
+from cnnir.ops.boundary import ZERO, reads
+
+
+class Template(Protocol):
+    """A tuned kernel for problems of one kind."""
+
+    kind: str
+    order: str
+    """Of constant weights: equal ones of a param share bytes."""
+    storage: str
+    """What x is stored as, where that is not its type."""
+    fastest: str
+    """"depth" or "filters": how neighbours lie in weights that are known only at run time."""
+
+    def reject(self, spec: Any) -> str | None:
+        """Why it cannot serve, or None."""
+
+    def choose(self, spec: Any, target: CudaTarget) -> tuple[Any, float]:
+        """The best tile, and the seconds that it is predicted to take."""
+
+    def ranked(self, spec: Any, target: CudaTarget) -> list[tuple[Any, float]]:
+        """All tiles worth considering, as `choose` gives them, the best first."""
+
+    def pack(self, w: np.ndarray, spec: Any) -> np.ndarray:
+        """Constant weights as the kernel reads them."""
+
+    def emit(self, name: str, spec: Any, tile: Any, epilogue: Epilogue) -> Code:
+        """The kernel, and what else it needs."""
 
 
 @dataclass(frozen=True)
 class Offer:
     """A template that can serve, with its tile and predicted time."""
 
-    template: ModuleType = field(repr=False)
+    template: Template = field(repr=False)
     spec: Any
     tile: Any
     seconds: float
-    channels_last: bool
-    """Whether the result is images with channels last, else row-major."""
+    result: str
+    """How the result lies: channels last, plain, or filters last."""
     operands: tuple[tuple[Value, str], ...] = field(repr=False)
-    """(value, how): channels last, plain, or packed by the template."""
-    weights: Callable[[np.ndarray], np.ndarray] = field(repr=False, default=np.asarray)
-    """Constant weights as [filter, channel, *kernel]."""
+    """(value, how): channels last, images last, plain, packed by the template, or arranged by a
+    step."""
+    weights: Callable[[np.ndarray, Any], np.ndarray] = field(repr=False)
+    """Constant weights as [filter, channel, *kernel] of the spec."""
+    turn: tuple[int, ...] = field(repr=False, default=())
+    """The axes of weights of run time in the order that the template wants; () for their own."""
 
     @property
     def kind(self) -> str:
         """The template's name."""
-        return str(self.template.KIND)
+        return self.template.kind
 
     @property
     def why(self) -> str:
         """The reason to take it."""
         return f"predicted {self.seconds * 1e6:.1f} us"
 
+    def variants(self, target: CudaTarget, most: int) -> list[Offer]:
+        """The same with other tiles, the best first."""
+        ranked = self.template.ranked(self.spec, target)
+        return [replace(self, tile=tile, seconds=seconds) for tile, seconds in ranked[:most]]
+
     @property
     def packing(self) -> str:
         """The order in which constant weights are wanted: equal ones of a param share bytes."""
-        return f"{self.template.ORDER}, {self.spec.groups} groups"
+        return f"{self.template.order}, {self.spec.groups} groups of {self.spec.group_channels}"
 
     def pack(self, array: np.ndarray) -> np.ndarray:
         """Constant weights in the template's order."""
-        packed: np.ndarray = self.template.pack(self.weights(array), self.spec)
-        return packed
+        return self.template.pack(self.weights(array, self.spec), self.spec)
 
 
 @dataclass(frozen=True)
@@ -67,7 +104,7 @@ class TemplateKernel:
 
     offer: Offer
     node: Node = field(repr=False)
-    result: Layout
+    result: Order
     extra: tuple[int, ...]
     """Operand positions of the node that the epilogue reads."""
     layouts: tuple[Layout, ...]
@@ -78,14 +115,20 @@ class TemplateKernel:
 
     @property
     def key(self) -> Hashable:
-        shape = (self.offer.kind, repr(self.offer.spec), repr(self.offer.tile))
+        return (self.problem, repr(self.offer.tile))
+
+    @property
+    def problem(self) -> Hashable:
+        """All that the code depends on but the tile."""
         fused = canonical(self.node) if self.node is not anchor_of(self.node) else ""
-        return (*shape, fused, tuple(map(str, (*self.layouts, self.result))))
+        layouts = tuple(map(str, (*self.layouts, self.result)))
+        return (self.offer.kind, repr(self.offer.spec), fused, layouts)
 
     def emit(self, name: str, target: CudaTarget) -> Code:
-        epilogue = Epilogue(self.node, anchor_of(self.node), self.extra, self.layouts, self.result)
-        code: Code = self.offer.template.emit(name, self.offer.spec, self.offer.tile, epilogue)
-        return code
+        offer, anchor = self.offer, anchor_of(self.node)
+        bias = offer.spec.bias
+        epilogue = Epilogue(self.node, anchor, self.extra, self.layouts, self.result, bias)
+        return offer.template.emit(name, offer.spec, offer.tile, epilogue)
 
 
 Found = tuple[list[Offer], list[str]]
@@ -113,8 +156,7 @@ def offers(graph: Graph, node: Node, target: CudaTarget) -> Found:
 
 def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
     x, w, *rest = operands
-    if graph.array(w) is None:
-        return [], ["weights are known only at run time"]
+    constant = graph.array(w) is not None
     rank, attrs = x.type.rank - 2, anchor.attrs
     if rank > 2:
         return [], [f"{rank} spatial axes, templates have 2"]
@@ -124,7 +166,10 @@ def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -
         given = tuple(values) or (default,) * rank
         return (default, *given) if rank == 1 else given  # type: ignore[return-value]
 
-    begins = (tuple(attrs["padding"]) or (0,) * 2 * rank)[:rank]
+    border = tuple(attrs["padding"]) or (0,) * 2 * rank
+    if set(reads(attrs["boundary"], border)) != {ZERO}:
+        return [], [f"boundary {', '.join(attrs['boundary'])}, templates have zeros"]
+    begins = border[:rank]
     spec = GemmSpec(
         images=x.type.shape[0],
         channels=x.type.shape[1],
@@ -137,9 +182,33 @@ def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -
         padding=two(begins, 0),
         groups=attrs["groups"],
         bias=bool(rest and rest[0] is not None),
+        packed=constant,
     )
     bias = [(rest[0], "plain")] if spec.bias else []
-    return _products(spec, ((x, "channels last"), (w, "packed"), *bias), True, target)
+    given = ((x, "channels last"), (w, "packed" if constant else "arranged"), *bias)
+    taps = tuple(range(2, rank + 2))
+    turns = {} if constant else {"depth": (0, *taps, 1), "filters": (*taps, 1, 0)}
+    spec = _whole_vectors(spec, x, target)
+    return _products(spec, given, "channels last", target, _with_channels, turns)
+
+
+def _whole_vectors(spec: GemmSpec, x: Value, target: CudaTarget) -> GemmSpec:
+    """More channels, of zeros, where x has to be copied anyway: tensor cores want them by fours.
+
+    Operands of 16 bits come two at a time at least, so an odd number is worth a copy too; weights
+    of run time have rows of whole chunks of 16 bytes only if channels come by eights.
+    """
+    copied = x.node.kind == "input" or (target.storage and spec.channels % 2)
+    if target.precision == "exact" or spec.groups > 1 or not copied:
+        return spec
+    unit = 8 if target.storage and not spec.packed else 4
+    return replace(spec, channels=-(-spec.channels // unit) * unit)
+
+
+def _with_channels(w: np.ndarray, spec: GemmSpec) -> np.ndarray:
+    """Weights [f, c, *kernel] with zeros for channels that x has in addition."""
+    more = spec.group_channels - w.shape[1]
+    return np.pad(w, [(0, 0), (0, more)] + [(0, 0)] * (w.ndim - 2))
 
 
 def _matmul(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
@@ -161,27 +230,78 @@ def _matmul(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget)
         shared_w=w.type.rank == 2,
         packed=constant,
     )
-    how = "packed" if constant else "plain"
-    return _products(spec, ((x, "plain"), (w, how)), False, target, np.transpose)
+    given = ((x, "plain"), (w, "packed" if constant else "arranged"))
+    *some, depth, filters = range(w.type.rank)
+    turns = {} if constant else {"depth": (*some, filters, depth)}
+    return _products(spec, given, "plain", target, lambda w, _: w.T, turns)
+
+
+def _weight_grad(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
+    """A convolution of x by dy in which images are channels, and stride is dilation."""
+    x, dy = operands
+    attrs, rank = anchor.attrs, x.type.rank - 2
+    if rank != 2 or attrs["groups"] != 1 or min(attrs["padding"], default=0) < 0:
+        return [], ["a gradient of weights in groups, with x cut, or not in a plane"]
+    _, _, *kernel = anchor.results[0].type.shape
+    spec = GemmSpec(
+        images=x.type.shape[1],
+        channels=x.type.shape[0],
+        sizes=x.type.shape[2:],
+        filters=dy.type.shape[1],
+        out=(kernel[0], kernel[1]),
+        kernel=dy.type.shape[2:],
+        stride=tuple(attrs["dilation"]) or (1, 1),
+        dilation=tuple(attrs["stride"]) or (1, 1),
+        padding=(tuple(attrs["padding"]) or (0,) * 4)[:2],
+        packed=False,
+    )
+    turns: dict[str, tuple[int, ...]] = {"depth": (1, 2, 3, 0), "filters": (2, 3, 0, 1)}
+    given = ((x, "images last"), (dy, "arranged"))
+    return _products(spec, given, "filters last", target, _with_channels, turns)
 
 
 def _products(
     spec: GemmSpec,
     operands: tuple[tuple[Value, str], ...],
-    channels_last: bool,
+    result: str,
     target: CudaTarget,
-    weights: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    weights: Callable[[np.ndarray, GemmSpec], np.ndarray],
+    turns: dict[str, tuple[int, ...]],
 ) -> Found:
-    if reason := spec.reject():
-        return [], [f"{gemm_fma.KIND}: {reason}"]
-    offer = partial(Offer, channels_last=channels_last, operands=operands, weights=weights)
-    if target.precision == "tf32" and (reason := gemm_tf32.reject(spec)) is None:
-        return [offer(gemm_tf32, spec, *gemm_tf32.choose(spec, target))], []
-    rejected = [f"{gemm_tf32.KIND}: {reason or 'precision exact'}"]
-    return [offer(gemm_fma, spec, *gemm_fma.choose(spec, target))], rejected
+    """weights: those of the node as [filter, channel, *kernel] of the spec. turns: the axes of
+    weights of run time by what a template wants fastest."""
+    rejected = ["tensor cores: precision exact"] if target.precision == "exact" else []
+    for templates in _by_preference(target):
+        found = []
+        for template in templates:
+            if reason := template.reject(spec):
+                rejected.append(f"{template.kind}: {reason}")
+                continue
+            tile, seconds = template.choose(spec, target)
+            turn = turns.get(template.fastest, ())
+            found.append(Offer(template, spec, tile, seconds, result, operands, weights, turn))
+        if found:
+            return found, rejected
+    return [], rejected
+
+
+_FMA, _DEPTHWISE = FmaGemm(), {storage: Depthwise(storage) for storage in ("", "f16", "bf16")}
+_TENSOR = {precision: TensorGemm(precision) for precision in ("tf32", "f16", "bf16")}
+_WARPGROUP = {precision: WarpgroupGemm(precision) for precision in ("f16", "bf16")}
+
+
+def _by_preference(target: CudaTarget) -> Iterator[tuple[Template, ...]]:
+    """Templates for products; of several that are as good the predicted time decides."""
+    if target.arch == "sm_90a" and target.precision in _WARPGROUP:
+        yield _WARPGROUP[target.precision], _TENSOR[target.precision]
+    elif target.precision in _TENSOR:
+        yield (_TENSOR[target.precision],)
+    yield (_FMA,)
+    yield (_DEPTHWISE[target.storage],)
 
 
 _MAKERS: dict[str, Callable[[Graph, Node, list[Any], CudaTarget], Found]] = {
     "conv": _conv,
     "matmul": _matmul,
+    "conv_weight_grad": _weight_grad,
 }

@@ -8,6 +8,7 @@ disk where it is known of what it was made, and found there the next time. Tuned
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import time
@@ -17,7 +18,6 @@ from typing import Any
 
 from cnnir.backends.base import Program
 from cnnir.backends.llvm.cache import ObjectCache
-from cnnir.backends.llvm.image import Image
 from cnnir.backends.llvm.images import ImageCache
 from cnnir.backends.llvm.load import LlvmProgram
 from cnnir.backends.llvm.target import CpuTarget, named
@@ -75,14 +75,18 @@ def build(
         making = importlib.import_module("cnnir.backends.llvm.make")  # what a recall does without
         image = making.make(graph(), host, options, objects)
     image.plan.notes += images.notes() if images else []
-    keep = partial(_keep, images, key, image) if images and not known else None
-    return LlvmProgram(image, host, threads, objects, keep)
+    keep = partial(images.save, key, image) if images and not known else None
+    program = LlvmProgram(image, host, threads, objects, keep)
+    if not known:
+        _give_back()
+    return program
 
 
-def _keep(images: ImageCache, key: str, image: Image) -> None:
-    told = len(images.notes())
-    images.save(key, image)
-    image.plan.notes += images.notes()[told:]
+def _give_back() -> None:
+    """Return free memory to the system, where the C library (glibc) would keep it otherwise: what
+    the compiler used, and the loader."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(ctypes.c_size_t(0))
 
 
 def __getattr__(name: str) -> Any:

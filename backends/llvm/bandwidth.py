@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.engine import build
 from cnnir.backends.llvm.program import Call, Context, emit_run

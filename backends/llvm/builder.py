@@ -1,7 +1,7 @@
-"""A structured emitter over llvmlite.ir: one function a kernel, loops, folded index arithmetic.
+"""A structured emitter over `ir`: one function a kernel, loops, folded index arithmetic.
 
 Sits beneath the kernel templates and the printer of the loop language; knows nothing of graphs, ops
-or layouts. It emits text and never compiles: that is `jit.py`. Index values are Python ints where
+or layouts. It emits text and never compiles: that is `engine`. Index values are Python ints where
 they are known (and fold) and i64 values elsewhere, so a template is written once for both.
 """
 
@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import llvmlite.ir as ir
+import cnnir.backends.llvm.ir as ir
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
 PTR = ir.PointerType()
+_ZERO = ir.Constant(I32, 0)
 
 Index: TypeAlias = int | ir.Value
 Condition: TypeAlias = bool | ir.Value
@@ -53,11 +54,14 @@ class Builder:
         signature = ir.FunctionType(ir.VoidType(), [PTR, PTR, I64] + [PTR] * pointers)
         self.function = ir.Function(module, signature, name)
         self.function.attributes.add("nounwind")
-        self.error, self.scratch, self.item, *self.pointers = self.function.args
-        for argument in [self.error, self.scratch, *(self.pointers[i] for i in noalias)]:
-            argument.add_attribute("noalias")
+        for position in [0, 1, *(3 + i for i in noalias)]:
+            self.function.args[position].add_attribute("noalias")
+        arguments: list[ir.Value] = [*self.function.args]
+        self.error, self.scratch, self.item, *self.pointers = arguments
         self.ir = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.vector = ir.VectorType(F32, lanes)
+        self._nothing = ir.Poison(self.vector)
+        self._all_first = ir.Constant(ir.VectorType(I32, lanes), 0)
 
     def finish(self) -> ir.Function:
         self.ir.ret_void()
@@ -85,9 +89,9 @@ class Builder:
 
     def mul(self, a: Index, b: Index) -> Index:
         if isinstance(a, int):
+            if isinstance(b, int):
+                return a * b
             a, b = b, a
-        if isinstance(a, int):
-            return a * b
         if isinstance(b, int) and b in (0, 1):
             return a if b else 0
         return self.ir.mul(a, self.value(b), flags=("nsw",))
@@ -107,16 +111,19 @@ class Builder:
     def min(self, a: Index, b: Index) -> Index:
         if isinstance(a, int) and isinstance(b, int):
             return min(a, b)
-        return self.ir.select(self.less(a, b), self.value(a), self.value(b))
+        return self.ir.select(self._less(a, b), self.value(a), self.value(b))
 
     def max(self, a: Index, b: Index) -> Index:
         if isinstance(a, int) and isinstance(b, int):
             return max(a, b)
-        return self.ir.select(self.less(a, b), self.value(b), self.value(a))
+        return self.ir.select(self._less(a, b), self.value(b), self.value(a))
 
     def less(self, a: Index, b: Index) -> Condition:
         if isinstance(a, int) and isinstance(b, int):
             return a < b
+        return self._less(a, b)
+
+    def _less(self, a: Index, b: Index) -> ir.Value:
         return self.ir.icmp_signed("<", self.value(a), self.value(b))
 
     def equal(self, a: Index, b: Index) -> Condition:
@@ -164,19 +171,20 @@ class Builder:
         not known are tested before the first turn.
         """
         known = isinstance(start, int) and isinstance(stop, int)
-        if known and start >= stop:
-            raise ValueError(f"empty loop from {start} to {stop}")
-        if known and start + step >= stop:
-            loop = Loop(start, list(carry))
-            yield loop
-            loop.result = loop.state
-            return
+        if isinstance(start, int) and isinstance(stop, int):
+            if start >= stop:
+                raise ValueError(f"empty loop from {start} to {stop}")
+            if start + step >= stop:
+                loop = Loop(start, list(carry))
+                yield loop
+                loop.result = loop.state
+                return
         before, head = self.ir.block, self.ir.append_basic_block("loop")
         after = self.ir.append_basic_block("after")
         if known:
             self.ir.branch(head)
         else:
-            self.ir.cbranch(self.less(start, stop), head, after)
+            self.ir.cbranch(self._less(start, stop), head, after)
         self.ir.position_at_end(head)
         index = self._phi(I64, self.value(start), before)
         phis = [self._phi(value.type, value, before) for value in carry]
@@ -187,7 +195,7 @@ class Builder:
         index.add_incoming(following, latch)
         for phi, value in zip(phis, loop.state, strict=True):
             phi.add_incoming(value, latch)
-        self.ir.cbranch(self.less(following, stop), head, after)
+        self.ir.cbranch(self._less(following, stop), head, after)
         self.ir.position_at_end(after)
         loop.result = loop.state if known else self._merge(loop.state, latch, carry, before)
 
@@ -199,7 +207,7 @@ class Builder:
     def _merge(
         self, ours: Sequence[ir.Value], latch: ir.Block, theirs: Sequence[ir.Value], other: ir.Block
     ) -> list[ir.Value]:
-        merged = []
+        merged: list[ir.Value] = []
         for a, b in zip(ours, theirs, strict=True):
             phi = self._phi(a.type, a, latch)
             phi.add_incoming(b, other)
@@ -274,8 +282,7 @@ class Builder:
         self.call(f"llvm.masked.store.v{self.lanes}f32.p0", ir.VoidType(), arguments)
 
     def mask(self, count: int) -> ir.Constant:
-        lanes = [int(i < count) for i in range(self.lanes)]
-        return ir.Constant(ir.VectorType(I1, self.lanes), lanes)
+        return ir.Constant(ir.VectorType(I1, self.lanes), [i < count for i in range(self.lanes)])
 
     def prefetch(self, pointer: ir.Value, offset: Index = 0, locality: int = 2) -> None:
         """Ask for a line to be read later; locality 3 is the first cache level, 2 the second."""
@@ -287,14 +294,13 @@ class Builder:
     def splat(self, x: float | ir.Value) -> ir.Value:
         """V copies. Of a scalar load used once, LLVM makes a broadcasting memory operand."""
         if isinstance(x, int | float):
-            return ir.Constant(self.vector, [float(x)] * self.lanes)
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.ir.insert_element(undefined, x, ir.Constant(I32, 0))
-        return self.shuffle(first, [0] * self.lanes)
+            return ir.Constant(self.vector, float(x))
+        first = self.ir.insert_element(self._nothing, x, _ZERO)
+        return self.ir.shuffle_vector(first, self._nothing, self._all_first)
 
     def shuffle(self, x: ir.Value, lanes: Sequence[int]) -> ir.Value:
         indices = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
-        return self.ir.shuffle_vector(x, ir.Constant(x.type, ir.Undefined), indices)
+        return self.ir.shuffle_vector(x, ir.Poison(x.type), indices)
 
     def broadcast(self, pointer: ir.Value, offset: Index = 0) -> ir.Value:
         return self.splat(self.load(pointer, offset))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.fused import canonical
 from cnnir.backends.llvm.epilogue import epilogue_of
 from cnnir.backends.llvm.offers import Offer

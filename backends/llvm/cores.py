@@ -14,6 +14,7 @@ import os
 import platform
 import struct
 import sys
+import threading
 from collections.abc import Iterable
 
 import numpy as np
@@ -39,6 +40,12 @@ def run_soon(thread: int) -> None:
     if policy == os.SCHED_OTHER:
         wish = (size, policy, flags, nice, priority, SLICE_NANOSECONDS, deadline, period)
         call(set_attributes, thread, _ATTRIBUTES.pack(*wish), 0)
+
+
+def step_back() -> None:
+    """Let the calling thread have what others leave of the cores, more or less."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def keep_away(threads: Iterable[int], core: int) -> np.ndarray:

@@ -7,11 +7,10 @@ one; calls with equal kernels share it. One more module holds `run`, which walks
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.place import Places
 from cnnir.backends.llvm.program import Call as NativeCall
@@ -24,40 +23,43 @@ from cnnir.backends.schedule import EXPRESSIONS
 
 @dataclass
 class Emitted:
-    """Text of all modules; `kernels` maps each kernel's function name to its module."""
+    """All kernels: the text of each module by its function's name, and the code of each call."""
 
-    run: RunCode
-    kernels: dict[str, str] = field(default_factory=dict)
-    errors: list[tuple[str, ...]] = field(default_factory=list)
-    """For each call what `Code.errors` says."""
-
-    @property
-    def modules(self) -> list[str]:
-        """Every module, kernels first."""
-        return [*self.kernels.values(), self.run.text]
+    texts: dict[str, str] = field(default_factory=dict)
+    codes: list[Code] = field(default_factory=list)
 
 
-def emit(schedule: Schedule, places: Places, cache: ObjectCache | None = None) -> Emitted:
-    """Write all code; fills in what only the code knows (items, tile sizes) in the steps.
+def emit(
+    schedule: Schedule, cache: ObjectCache | None = None, ready: Callable[[str], object] = len
+) -> Emitted:
+    """Write all kernels; fills in what only the code knows (items, tile sizes) in the steps.
 
-    cache: where texts of kernels are kept, see `texts`.
+    cache: where texts of kernels are kept, see `texts`. ready: is given each module as soon as it
+    is written.
     """
     known = Texts(cache, schedule.target)
     made: dict[Hashable, Code] = {}
-    texts: dict[str, str] = {}
-    calls, errors = [], []
-    for call, after in zip(schedule.calls, places.after, strict=True):
+    emitted = Emitted()
+    for call in schedule.calls:
         if call.kernel.key not in made:
             code, text = written(call.kernel, known, schedule.target)
             made[call.kernel.key] = code
-            texts[code.name] = text
+            emitted.texts[code.name] = text
+            ready(text)
         code = made[call.kernel.key]
         step = call.step
         step.items, step.summary, step.symbol = code.items, code.summary, code.name
+        emitted.codes.append(code)
+    return emitted
+
+
+def joined(schedule: Schedule, places: Places, codes: list[Code]) -> RunCode:
+    """The module that calls the kernels, with the addresses they work on."""
+    calls = []
+    for call, code, after in zip(schedule.calls, codes, places.after, strict=True):
         pointers = tuple(places.sources[p] for p in (*call.reads, *call.writes))
         calls.append(NativeCall(code.name, code.items, code.scratch_bytes, pointers, after))
-        errors.append(code.errors)
-    return Emitted(emit_run(calls, schedule.target), texts, errors)
+    return emit_run(calls, schedule.target)
 
 
 def written(kernel: Kernel, known: Texts, target: CpuTarget) -> tuple[Code, str]:

@@ -16,10 +16,10 @@ import ctypes.util
 import re
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import llvmlite.binding as llvm
 from llvmlite.binding import ffi
@@ -30,7 +30,7 @@ from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
 
 if TYPE_CHECKING:
-    import llvmlite.ir as ir
+    import cnnir.backends.llvm.ir as ir
 
 Source: TypeAlias = "ir.Module | str"
 
@@ -92,17 +92,27 @@ def check(text: str, target: CpuTarget, provided: frozenset[str] = frozenset()) 
 
     provided: functions that other modules of the same engine define.
     """
-    if _INLINE_ASSEMBLY.search(text):
+    if "asm" in text and _INLINE_ASSEMBLY.search(text):
         raise BackendError("generated code holds inline assembly, which is not allowed")
     try:
         module = llvm.parse_assembly(text, llvm.create_context())
-        module.verify()
     except RuntimeError as error:
-        raise BackendError(f"generated code is not valid LLVM IR: {error}") from error
-    for function in module.functions:
-        if function.is_declaration:
-            _check_declaration(function.name, target, provided)
+        raise _invalid(error) from error
+    try:
+        module.verify()
+        for function in module.functions:
+            if function.is_declaration:
+                _check_declaration(function.name, target, provided)
+    except BaseException as error:
+        module.close()  # by the garbage collector it may go after its context, which LLVM dies of
+        if isinstance(error, RuntimeError):
+            raise _invalid(error) from error
+        raise
     return module
+
+
+def _invalid(error: RuntimeError) -> BackendError:
+    return BackendError(f"generated code is not valid LLVM IR: {error}")
 
 
 def _check_declaration(name: str, target: CpuTarget, provided: frozenset[str]) -> None:
@@ -259,42 +269,54 @@ class Engine:
             self._jit.close()
 
 
-def compiled(
-    sources: Sequence[Source],
-    target: CpuTarget,
-    cache: ObjectCache | None = None,
-    options: Options = Options(),
-    jobs: int | None = None,
-) -> tuple[list[bytes], BuildReport]:
-    """The objects of modules, which may call each other's functions.
+class Compilation:
+    """Compiles modules while others are still being written; a context, which waits for threads.
 
     jobs: modules compiled at a time; None takes the target's cores. The objects, and so all
     results, are the same for every number.
     """
-    start = time.perf_counter()
-    texts = [str(source) for source in sources]
-    provided = frozenset(name for text in texts for name in _defined(text))
 
-    def binary(text: str) -> tuple[bytes, bool]:
-        key = cache.key(text, target, options) if cache else ""
+    def __init__(
+        self,
+        target: CpuTarget,
+        cache: ObjectCache | None = None,
+        options: Options = Options(),
+        jobs: int | None = None,
+    ) -> None:
+        self._target, self._cache, self._options = target, cache, options
+        self._start = time.perf_counter()
+        self._pool = ThreadPoolExecutor(jobs or target.cores)
+        self._results: list[Future[tuple[bytes, bool]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, text: str, provided: Iterable[str] = ()) -> None:
+        """Begin with a module; provided: functions of others that it may call."""
+        self._results.append(self._pool.submit(self._binary, text, frozenset(provided)))
+
+    def objects(self) -> tuple[list[bytes], BuildReport]:
+        """The objects of all modules, in order; BackendError for the first that is not right."""
+        results = [future.result() for future in self._results]
+        objects = [made for made, _ in results]
+        cached = sum(was_cached for _, was_cached in results)
+        size = sum(code_size(made) for made in objects)
+        notes = self._cache.notes() if self._cache else []
+        seconds = time.perf_counter() - self._start
+        return objects, BuildReport(len(objects), cached, size, seconds, notes)
+
+    def _binary(self, text: str, provided: frozenset[str]) -> tuple[bytes, bool]:
+        cache = self._cache
+        key = cache.key(text, self._target, self._options) if cache else ""
         if cache and (stored := cache.get(key)) is not None:
             return stored, True
-        made = _compile(text, target, options, provided, "object")
+        made = _compile(text, self._target, self._options, provided, "object")
         if cache:
             cache.put(key, made)
         return made, False
-
-    workers = max(1, min(len(texts), jobs or target.cores))
-    if workers == 1:
-        results = [binary(text) for text in texts]
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            results = list(pool.map(binary, texts))
-    objects = [made for made, _ in results]
-    cached = sum(was_cached for _, was_cached in results)
-    size = sum(code_size(made) for made in objects)
-    notes = cache.notes() if cache else []
-    return objects, BuildReport(len(texts), cached, size, time.perf_counter() - start, notes)
 
 
 def build(
@@ -305,8 +327,13 @@ def build(
     options: Options = Options(),
     jobs: int | None = None,
 ) -> Engine:
-    """Compile modules, as `compiled` does, and load them together."""
-    objects, report = compiled(sources, target, cache, options, jobs)
+    """Compile modules, which may call each other's functions, and load them together."""
+    texts = [str(source) for source in sources]
+    provided = frozenset(name for text in texts for name in _defined(text))
+    with Compilation(target, cache, options, jobs) as compilation:
+        for text in texts:
+            compilation.add(text, provided)
+        objects, report = compilation.objects()
     engine = Engine(objects, exports, target)
     engine.report = report
     return engine

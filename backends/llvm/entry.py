@@ -1,30 +1,33 @@
 """The short way into a model: one C function from the caller's arrays to the result.
 
 A call of a small model spends more time in Python than in its kernels, most of all where other work
-has emptied the caches in between. So programs that are over soon get a builtin function, made of
-`@cnnir.enter`: it looks at the arrays as numpy's C headers describe them, notes their addresses in
-a frame, runs the kernels on the caller's thread and has the result copied. What it cannot take as
-it is (another type, dtype, shape or stride, a large array at the end of a page), and a run that met
-bad data, it declines by returning None: the caller goes the long way, which tells what is wrong.
+has emptied the caches in between. So programs that run on their caller's thread get a builtin
+function, made of `@cnnir.enter`: it looks at the arrays as numpy's C headers describe them, notes
+their addresses in a frame, runs the kernels and has the result copied. What it cannot take as it is
+(another type, dtype, shape or stride, a large array at the end of a page), and a run that met bad
+data, it declines by returning None: the caller goes the long way, which tells what is wrong.
 
-It holds the GIL all the while: for no longer than HOLD, and so nobody else can be in the frame. The
-one exception is when the result is made, which may let other threads go: those find the entry busy,
-and decline. The code belongs to the process, since a builtin may outlive the program it enters:
-`close` shuts it and waits until nobody is inside.
+A run that takes longer than HOLD lets the GIL go meanwhile. Then, and when the result is made,
+other threads may come: those find the entry busy, and decline. The code belongs to the process,
+since a builtin may outlive the program it enters: `close` shuts it and waits until nobody is
+inside.
 
 The table that an entry works with, in words of 8 bytes: 0 busy, 1 closed, 2 inputs, 3 native
 function, 4 its context, 5 the context's inputs, 6 error words (i32), 7 how many, 8 a callable that
-makes the result, 9 numpy.ndarray, 10 PyObject_CallNoArgs, 11 Py_NewRef, 12 None; from 16 on eight
-words an input: 0 dtype, 1 rank, 2 its sizes, 3 bytes, 4 the frame's own array for it, or 0.
+makes the result, 9 numpy.ndarray, 10 PyObject_CallNoArgs, 11 Py_NewRef, 12 None, 13
+PyEval_SaveThread or 0, 14 PyEval_RestoreThread; from 16 on eight words an input: 0 dtype, 1 rank,
+2 its sizes, 3 bytes, 4 the frame's own array for it, or 0.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sysconfig
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,7 +41,7 @@ from cnnir.backends.llvm.target import CpuTarget
 from cnnir.tensortype import TensorType
 
 HOLD = 100e-6
-"""Seconds, by estimate, that a run may take to be entered this way."""
+"""Seconds, by estimate, that a run may hold the GIL: before anybody could miss it."""
 
 _CONTIGUOUS, _ALIGNED = 0x1, 0x100  # numpy's flags
 # Bytes from the start of an array object: PyObject_HEAD and PyArrayObject_fields.
@@ -147,15 +150,29 @@ run:
   %function = load ptr, ptr %function.p
   %context.p = getelementptr i64, ptr %table, i64 4
   %context = load ptr, ptr %context.p
+  %save.p = getelementptr i64, ptr %table, i64 13
+  %save = load ptr, ptr %save.p
+  %short = icmp eq ptr %save, null
+  br i1 %short, label %hold, label %let
+hold:
   call void %function(ptr %context)
+  br label %done
+let:
+  %restore.p = getelementptr i64, ptr %table, i64 14
+  %restore = load ptr, ptr %restore.p
+  %state = call ptr %save()
+  call void %function(ptr %context)
+  call void %restore(ptr %state)
+  br label %done
+done:
   %errors.p = getelementptr i64, ptr %table, i64 6
   %errors = load ptr, ptr %errors.p
   %steps.p = getelementptr i64, ptr %table, i64 7
   %steps = load i64, ptr %steps.p
   br label %step
 step:
-  %s = phi i64 [ 0, %run ], [ %s1, %word ]
-  %seen = phi i32 [ 0, %run ], [ %seen1, %word ]
+  %s = phi i64 [ 0, %done ], [ %s1, %word ]
+  %seen = phi i32 [ 0, %done ], [ %seen1, %word ]
   %left = icmp ult i64 %s, %steps
   br i1 %left, label %word, label %told
 word:
@@ -221,14 +238,14 @@ class _Native:
         self.engine: Engine = build([text], ["cnnir.enter"], CpuTarget.host(""), cache, jobs=1)
         address = self.engine.address("cnnir.enter")
         self.method = _Method(b"enter", address, _FASTCALL, b"A model's result, or None.")
-        api = ctypes.pythonapi
         self.words = [
             id(np.ndarray),
-            ctypes.cast(api.PyObject_CallNoArgs, ctypes.c_void_p).value or 0,
-            ctypes.cast(api.Py_NewRef, ctypes.c_void_p).value or 0,
+            _address("PyObject_CallNoArgs"),
+            _address("Py_NewRef"),
             id(None),
         ]
-        make = api.PyCFunction_NewEx
+        self.lets_go = [_address("PyEval_SaveThread"), _address("PyEval_RestoreThread")]
+        make = ctypes.pythonapi.PyCFunction_NewEx
         make.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
         make.restype = ctypes.py_object
         self._make = make
@@ -237,6 +254,11 @@ class _Native:
         """The builtin function of a table, which it keeps alive."""
         builtin: Callable[..., Any] = self._make(ctypes.addressof(self.method), table, None)
         return builtin
+
+
+def _address(name: str) -> int:
+    """Of a function of Python's."""
+    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
 
 
 _native: _Native | None = None
@@ -274,18 +296,36 @@ def possible() -> bool:
     )
 
 
+_ENTRIES: weakref.WeakSet[Entry] = weakref.WeakSet()
+
+
+def _reopen() -> None:
+    """In a forked process nobody is inside: threads that were have stayed with the parent."""
+    for entry in _ENTRIES:
+        entry.vacate()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reopen)
+
+
 class Entry:
     """A program's builtin: `enter(*arrays)` gives the output (a tuple of several), or None."""
 
     def __init__(
-        self, frame: Frame, run: int, inputs: Sequence[TensorType], cache: ObjectCache | None
+        self,
+        frame: Frame,
+        run: int,
+        inputs: Sequence[TensorType],
+        cache: ObjectCache | None,
+        seconds: float = 0.0,
     ) -> None:
-        """frame: for this entry alone, all outputs of it small. run: address of `f(context)`.
-        cache: where code is kept."""
+        """frame: for this entry alone, all outputs of it small. run: address of `f(context)`, which
+        takes so many seconds, by estimate. cache: where code is kept."""
         native, context = _functions(cache), frame.context
         self._frame, self._make = frame, frame.maker()
         self._table = table = np.zeros(16 + 8 * len(inputs), np.uint64)
-        table[2:13] = (
+        table[2:15] = (
             len(inputs),
             run,
             context.address,
@@ -294,6 +334,7 @@ class Entry:
             len(context.errors),
             id(self._make),
             *native.words,
+            *(native.lets_go if seconds > HOLD else (0, 0)),
         )
         self._sizes = [np.array(type.shape, np.int64) for type in inputs]
         for number, (type, sizes) in enumerate(zip(inputs, self._sizes, strict=True)):
@@ -301,6 +342,11 @@ class Entry:
             row = (id(type.numpy), type.rank, sizes.ctypes.data, type.nbytes, own)
             table[16 + 8 * number : 21 + 8 * number] = row
         self.enter = native.bound(table)
+        _ENTRIES.add(self)
+
+    def vacate(self) -> None:
+        """Note that nobody is inside."""
+        self._table[0] = 0
 
     def close(self) -> None:
         """Let nobody in any more, and wait until nobody is inside."""

@@ -19,7 +19,7 @@ from cnnir.backends.llvm.work import (
     Found,
     Offer,
     Work,
-    against_winograd,
+    against_transforms,
     pool_spec,
     tiling_of,
     windows_spec,
@@ -39,7 +39,7 @@ def _weight_grad(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     ):
         reason = template.reject(wanted)
         if template is weight_grad_winograd:
-            reason = reason or against_winograd(spec, target)
+            reason = reason or against_transforms(spec, target)
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue

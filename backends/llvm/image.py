@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from cnnir.backends.base import Buffer, Plan, Step
-from cnnir.backends.cache import NOTE
+from cnnir.backends.base import Plan
 from cnnir.backends.llvm.program import RunCode
-from cnnir.signature import Port, Signature
-from cnnir.tensortype import TensorType
+from cnnir.backends.stored import head_of, plan_of, signature_of
+from cnnir.signature import Signature
 
 
 @dataclass
@@ -43,13 +42,8 @@ class Image:
 
     def head(self) -> dict[str, Any]:
         """All but what is large, and what went wrong this time, as JSON has it."""
-        notes = [note for note in self.plan.notes if not note.startswith(NOTE)]
-        return {
-            "signature": asdict(self.signature),
-            "plan": asdict(self.plan) | {"notes": notes},
-            "code": asdict(self.code),
-            "errors": self.errors,
-        }
+        head = head_of(self.signature, self.plan)
+        return head | {"code": asdict(self.code), "errors": self.errors}
 
 
 def dumped(head: dict[str, Any]) -> str:
@@ -67,38 +61,11 @@ def image_of(
 ) -> Image:
     """The image that has this head; KeyError, TypeError or ValueError where it is none."""
     return Image(
-        _signature(head["signature"]),
-        _plan(head["plan"]),
+        signature_of(head["signature"]),
+        plan_of(head["plan"]),
         RunCode(**head["code"]),
         [tuple(words) for words in head["errors"]],
         objects,
         texts,
         constants,
     )
-
-
-def _signature(given: dict[str, Any]) -> Signature:
-    ports = [[Port(p["name"], _type(p["type"])) for p in given[k]] for k in ("inputs", "outputs")]
-    trims = {int(output): (pair[0], pair[1]) for output, pair in given["trims"].items()}
-    carried = {int(output): int(position) for output, position in given["carried"].items()}
-    return Signature(tuple(ports[0]), tuple(ports[1]), trims, carried)
-
-
-def _plan(given: dict[str, Any]) -> Plan:
-    steps = [
-        Step(
-            **step
-            | {
-                "result": _type(step["result"]),
-                "sources": tuple(step["sources"]),
-                "rejected": tuple(step["rejected"]),
-            }
-        )
-        for step in given["steps"]
-    ]
-    buffers = [Buffer(**buffer | {"type": _type(buffer["type"])}) for buffer in given["buffers"]]
-    return Plan(**given | {"steps": steps, "buffers": buffers})
-
-
-def _type(given: dict[str, Any]) -> TensorType:
-    return TensorType(given["dtype"], tuple(given["shape"]))

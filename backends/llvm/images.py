@@ -13,15 +13,19 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
-from cnnir.backends.cache import DiskCache
+from cnnir.backends.cache import NOTE, DiskCache
+from cnnir.backends.llvm.cores import step_back
 from cnnir.backends.llvm.image import Image, dumped, image_of
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.threads import aligned
@@ -29,6 +33,9 @@ from cnnir.backends.pieces import digests, read_checked
 
 _MAGIC = b"cnnir program 1\n"
 _PAGE = 4096
+_WRITING: dict[Path, threading.Thread] = {}
+"""Who is still writing the image of this name, in this process."""
+
 _SPARE = 4
 """An image is only written where the disk has room for so many of it."""
 
@@ -52,6 +59,8 @@ class ImageCache(DiskCache):
 
     def load(self, key: str) -> Image | None:
         """The image, or None when it is absent, damaged, or could have been put by others."""
+        if writing := _WRITING.get(self._path(key)):
+            writing.join()
         file = self._opened(key)
         if file is None:
             return None
@@ -65,29 +74,57 @@ class ImageCache(DiskCache):
         return image
 
     def save(self, key: str, image: Image) -> None:
-        """Keep an image, where there is room for it."""
+        """Keep an image as it is now, where there is room for it; its plan notes what goes wrong.
+
+        A thread writes it when cores are idle, since whoever compiles is waiting for a result.
+        `load` waits for that thread, and so does the end of the process.
+        """
         if shutil.disk_usage(self.directory).free < _SPARE * image.constants.nbytes:
-            self._note(f"{self.directory} has too little room to keep programs")
+            image.plan.notes.append(f"{NOTE}{self.directory} has too little room to keep programs")
             return
-        # Not worth waiting for the disk: what a loss of power leaves behind, the hashes find.
-        self._store(key, _parts(key, image), sync=False)
+        binaries = [*image.objects, image.texts]
+        content = _Content(key, image.head(), binaries, image.constants)
+        thread = threading.Thread(target=self._write, args=(content, image.plan.notes))
+        _WRITING[self._path(key)] = thread
+        thread.start()
+
+    def _write(self, content: _Content, notes: list[str]) -> None:
+        step_back()
+        told = len(self.notes())
+        self._store(content.key, content.parts())
+        notes += self.notes()[told:]
+        _WRITING.pop(self._path(content.key), None)
 
 
-def _parts(key: str, image: Image) -> Iterator[bytes | memoryview]:
+def settle() -> None:
+    """Wait until all images that this process is to keep are on disk."""
+    for thread in list(_WRITING.values()):
+        thread.join()
+
+
+@dataclass(frozen=True)
+class _Content:
     """What a file consists of."""
-    binaries = [*image.objects, image.texts]
-    head = image.head() | {
-        "binaries": [len(binary) for binary in binaries],
-        "binaries_digest": hashlib.sha256(b"".join(binaries)).hexdigest(),
-        "constants": image.constants.nbytes,
-        "pieces": digests(image.constants),
-    }
-    text = dumped(head).encode()
-    fixed = _MAGIC + bytes.fromhex(key) + len(text).to_bytes(8, "little")
-    parts = [fixed, hashlib.sha256(fixed + text).digest(), text, *binaries]
-    yield from parts
-    yield bytes(-sum(map(len, parts)) % _PAGE)
-    yield image.constants.data
+
+    key: str
+    head: dict[str, Any]
+    binaries: list[bytes]
+    constants: np.ndarray
+
+    def parts(self) -> Iterator[bytes | memoryview]:
+        """The bytes, in order."""
+        head = self.head | {
+            "binaries": [len(binary) for binary in self.binaries],
+            "binaries_digest": hashlib.sha256(b"".join(self.binaries)).hexdigest(),
+            "constants": self.constants.nbytes,
+            "pieces": digests(self.constants),
+        }
+        text = dumped(head).encode()
+        fixed = _MAGIC + bytes.fromhex(self.key) + len(text).to_bytes(8, "little")
+        parts = [fixed, hashlib.sha256(fixed + text).digest(), text, *self.binaries]
+        yield from parts
+        yield bytes(-sum(map(len, parts)) % _PAGE)
+        yield self.constants.data
 
 
 def _read(file: BinaryIO, key: str) -> Image:

@@ -15,7 +15,7 @@ from cnnir.backends.llvm.artifacts import FORMS, files
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.crowd import Crowd
 from cnnir.backends.llvm.engine import Engine
-from cnnir.backends.llvm.entry import HOLD, Entry, possible
+from cnnir.backends.llvm.entry import Entry, possible
 from cnnir.backends.llvm.frame import Frame
 from cnnir.backends.llvm.image import Image
 from cnnir.backends.llvm.program import Context
@@ -75,6 +75,7 @@ class LlvmProgram(Program):
             self._release(frame)
 
     def advance(self, arrays: Sequence[np.ndarray], state: State) -> list[np.ndarray]:
+        state.here()
         frame = self._acquire()
         try:
             return self._call(None, arrays, frame, state)
@@ -145,13 +146,14 @@ class LlvmProgram(Program):
         self._crowd.took(shared, time.perf_counter() - started, fetched)
 
     def _entry(self, alone: int, cache: ObjectCache | None) -> Entry | None:
-        """A short way in, for runs that are over before anybody could miss the GIL."""
-        if self._shared or seconds(self.plan.steps) > HOLD or not possible():
+        """A short way in, for runs on the caller's thread."""
+        if self._shared or self.signature.carried or not possible():
             return None
         frame = self._frame()
         if not frame.small:
             return None
-        return Entry(frame, alone, [port.type for port in self.signature.inputs], cache)
+        types = [port.type for port in self.signature.inputs]
+        return Entry(frame, alone, types, cache, seconds(self.plan.steps))
 
     def _frame(self) -> Frame:
         constants, arena = self.image.constants.ctypes.data, self.plan.arena_bytes

@@ -1,16 +1,19 @@
-"""The stages one after another: a graph is planned, placed, emitted and compiled into an Image."""
+"""The stages: a graph is planned, its kernels are written, its weights packed, all in an Image.
+
+LLVM compiles in threads, from the first kernel on that is written.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from cnnir.backends.base import Plan
 from cnnir.backends.llvm.cache import ObjectCache
-from cnnir.backends.llvm.emit import emit
-from cnnir.backends.llvm.engine import compiled
+from cnnir.backends.llvm.emit import emit, joined
+from cnnir.backends.llvm.engine import Compilation
 from cnnir.backends.llvm.image import Image, packed
 from cnnir.backends.llvm.place import place
 from cnnir.backends.llvm.plan import plan
@@ -28,30 +31,38 @@ def make(
 
     options: threads, features (those asked for), precision and tune, as of `build`.
     """
-    started = time.perf_counter()
     signature, serials = graph.signature(), [node.serial for node in graph.order()]
     target = host if options["features"] else fitted(graph, host)
-    schedule = _planned(graph, target, options, cache)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "plan"):
+        schedule = _planned(graph, target, options, cache)
+    with Compilation(target, cache) as compilation:
+        with _timed(seconds, "emit"):
+            code = emit(schedule, cache, compilation.add)
+        with _timed(seconds, "place"):
+            places = place(schedule)
+            run = joined(schedule, places, code.codes)
+            compilation.add(run.text, provided=code.texts)
+            texts = packed(code.texts)
+        with _timed(seconds, "compile"):
+            objects, report = compilation.objects()
     steps = [call.step for call in schedule.calls]
-    described = Plan(target.name, steps, notes=schedule.notes, serials=serials)
-    described.seconds["plan"] = time.perf_counter() - started
-    started = time.perf_counter()
-    places = place(schedule)
-    _give_back()  # the compiler is about to want as much
-    described.seconds["place"] = time.perf_counter() - started
-    started = time.perf_counter()
-    code = emit(schedule, places, cache)
-    described.seconds["emit"] = time.perf_counter() - started
-    objects, report = compiled(code.modules, target, cache)
-    _give_back()
-    described.seconds["compile"] = report.seconds
+    described = Plan(target.name, steps, notes=schedule.notes + report.notes, serials=serials)
+    described.seconds = seconds
     described.buffers = places.buffers
     described.arena_bytes, described.arena_bound = places.arena_bytes, places.arena_bound
     described.constant_bytes = places.constants.nbytes
     described.code_bytes = report.code_bytes
-    described.notes += report.notes
-    texts = packed(code.kernels)
-    return Image(signature, described, code.run, code.errors, objects, texts, places.constants)
+    errors = [code.errors for code in code.codes]
+    return Image(signature, described, run, errors, objects, texts, places.constants)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long a stage takes; compiling goes on beside others: what is left is its own."""
+    started = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - started
 
 
 def _planned(
@@ -64,12 +75,3 @@ def _planned(
     if tuning is not None and tuning.measure():
         schedule = plan(graph, target, threads, exact, tuning)
     return schedule
-
-
-def _give_back() -> None:
-    """Return free memory to the system, where the C library (glibc) would keep it otherwise.
-
-    A hundred megabytes of ResNet-50's process, of weights in their first form and of the compiler.
-    """
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(ctypes.c_size_t(0))

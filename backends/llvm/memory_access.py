@@ -7,8 +7,7 @@ the buffer, behind whose end 64 bytes may be read.
 
 from __future__ import annotations
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.operations import Operations, value_type
 from cnnir.backends.llvm.vectormath import F32, F64, I1, I32, I64, lanes_of, suffix
 from cnnir.loops.statements import Buffer
@@ -87,11 +86,11 @@ class Memory:
         align = ir.Constant(I32, self._align(buffer))
         if step == 1 and mask is None:
             self.b.store(value, self._at(buffer, raw, base), align=self._align(buffer))
-        elif step == 1:
+        elif step == 1 and mask is not None:
             arguments = [value, self._at(buffer, raw, base), align, mask]
             self.ops.math.call(f"llvm.masked.store.{name}.p0", ir.VoidType(), arguments)
         else:
-            mask = mask or ir.Constant(vector, [ir.Constant(I1, 1)] * lanes)
+            mask = mask or ir.Constant(vector, 1)
             arguments = [value, self._pointers(buffer, raw, base, step, lanes), align, mask]
             self.ops.math.call(f"llvm.masked.scatter.{name}.v{lanes}p0", ir.VoidType(), arguments)
 
@@ -123,7 +122,7 @@ class Memory:
         pointer = self._at(buffer, raw, base)
         if mask is None:
             return self.b.load(pointer, typ=vector, align=align)
-        arguments = [pointer, ir.Constant(I32, align), mask, ir.Constant(vector, None)]
+        arguments = [pointer, ir.Constant(I32, align), mask, ir.Constant(vector, 0)]
         return self.ops.math.call(f"llvm.masked.load.{suffix(vector)}.p0", vector, arguments)
 
     def _gathered(
@@ -140,7 +139,7 @@ class Memory:
         mask = mask or self.ops.first_lanes(lanes, lanes)
         align = ir.Constant(I32, self._align(buffer))
         pointers = self._pointers(buffer, raw, base, step, lanes)
-        arguments = [pointers, align, mask, ir.Constant(vector, None)]
+        arguments = [pointers, align, mask, ir.Constant(vector, 0)]
         name = f"llvm.masked.gather.{suffix(vector)}.v{lanes}p0"
         return self.ops.math.call(name, vector, arguments)
 
@@ -155,9 +154,7 @@ class Memory:
         if step:
             steps = [ir.Constant(I64, step * k) for k in range(lanes)]
             offsets = self.b.add(offsets, ir.Constant(ir.VectorType(I64, lanes), steps))
-        made = self.b.gep(self.pointers[buffer], [offsets], source_etype=raw)
-        made.type = ir.VectorType(PTR, lanes)  # llvmlite does not see that it is a vector
-        return made
+        return self.b.gep(self.pointers[buffer], [offsets], source_etype=raw)
 
     def _align(self, buffer: Buffer) -> int:
         return buffer.type.numpy.itemsize

@@ -18,21 +18,24 @@ from cnnir.backends.llvm.kernels import (
     conv_transpose,
     depthwise,
     direct_conv,
+    fft_conv,
     grouped_conv,
     matmul,
     phased_transpose,
     pool,
     repack,
+    symmetric,
     winograd,
     winograd_pack,
 )
 from cnnir.backends.llvm.kernels.spec import Target
 from cnnir.backends.llvm.work import (
     FIRST_LAYER_CHANNELS,
+    ROUNDS,
     Found,
     Offer,
     Work,
-    against_winograd,
+    against_transforms,
     filled,
     pool_spec,
     tiling_of,
@@ -44,6 +47,15 @@ __all__ = ["Offer", "Work", "offers", "predicted", "variants"]
 TILINGS, MEASURED, HOPELESS = 5, 8, 2.5
 """Tilings of a template, and candidates of a step, that are measured at most; and how often the
 best predicted time makes another candidate hopeless."""
+
+GATHERED = 4.0
+"""How often the time of reading and writing it takes to put many channels in blocks, or back."""
+
+PRINTED = 3.0
+"""How often the time of its multiply-adds a depthwise convolution takes that no template serves."""
+
+TRANSFORMS = (winograd, fft_conv)
+"""What computes a convolution by fewer products, and rounds differently."""
 
 
 def offers(work: Work, plain: bool, target: Target, lanes: int) -> tuple[list[Offer], list[str]]:
@@ -84,36 +96,67 @@ def variants(found: list[Offer], target: Target) -> list[Offer]:
 
 def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
     spec = _conv_spec(work, lanes)
-    found, rejected = [], []
+    found: list[Offer] = []
+    rejected: list[str] = []
     alone = replace(target, threads=1)
     reads = spec.channels <= FIRST_LAYER_CHANNELS and plain
     direct = replace(spec, plain=reads)
     for kind, template, wanted in (
         ("direct_conv", direct_conv, direct),
         ("depthwise", depthwise, spec),
+        ("symmetric", symmetric, symmetric.SymmetricSpec.of(spec, work.constant(1))),
         ("grouped_conv", grouped_conv, spec),
         ("winograd", winograd, spec),
+        ("fft_conv", fft_conv, replace(spec, plain=True)),
     ):
-        reason = template.reject(wanted)
-        if spec.pool and template in (depthwise, grouped_conv):
-            reason = "it stores what it computes"
-        if template is winograd:
-            reason = reason or against_winograd(spec, target)
-            if work.constant(1) is None and not winograd_pack.can_pack(spec):
-                reason = reason or "run-time weights of several groups or slices"
+        reason = _against(template, work, spec, target) or template.reject(wanted)
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue
-        # cut for the threads by Winograd alone, which else would lose by it what it gains
-        tiling = tiling_of(template, wanted, target if template is winograd else alone)
+        # cut for the threads by transforms alone, which else would lose by it what they gain
+        tiling = tiling_of(template, wanted, target if template in TRANSFORMS else alone)
         seconds = predicted(template, wanted, target)
         if work.constant(1) is None:
             seconds += _packing(template, wanted, tiling, target)
-        if plain and not wanted.plain:
-            seconds += _blocking(wanted, target)
+        if plain != wanted.plain:
+            times = GATHERED if spec.channels > FIRST_LAYER_CHANNELS else 1
+            seconds += times * _blocking(spec.batch, spec.channels, spec.sizes, lanes, target)
+        blocked = template is not fft_conv
+        if blocked == work.leaves:
+            seconds += GATHERED * _blocking(spec.batch, spec.filters, spec.y_sizes, lanes, target)
         how = "plain" if wanted.plain else "blocked"
-        found.append(Offer(kind, template, wanted, tiling, seconds, True, _roles(how, work.bias)))
+        roles = _roles(how, work.bias)
+        if template is fft_conv and not found:
+            printed = _printed(spec, target)
+            others = f"loops: about {printed * 1e6:.0f} us"
+            if printed < seconds:
+                rejected.append(f"{kind}: predicted {seconds * 1e6:.0f} us, {others}")
+                continue
+            rejected.append(others)
+        found.append(Offer(kind, template, wanted, tiling, seconds, blocked, roles))
     return found, rejected
+
+
+def _printed(spec: direct_conv.ConvSpec, target: Target) -> float:
+    """Seconds on one core of code from the element definition, roughly."""
+    return PRINTED * spec.flops / (2 * target.fmas * spec.lanes * target.hz)
+
+
+def _against(template: ModuleType, work: Work, spec: Any, target: Target) -> str | None:
+    """Why a convolution that a template takes had better not be its."""
+    if spec.pool and template in (depthwise, symmetric, grouped_conv):
+        return "it stores what it computes"
+    if template is symmetric and target.exact:
+        return ROUNDS
+    if template in TRANSFORMS and (reason := against_transforms(spec, target)):
+        return reason
+    if work.constant(1) is not None:
+        return None
+    if template in (symmetric, fft_conv):
+        return "run-time weights"
+    if template is winograd and not winograd_pack.can_pack(spec):
+        return "run-time weights of several groups or slices"
+    return None
 
 
 def _packing(template: ModuleType, spec: Any, tiling: Any, target: Target) -> float:
@@ -134,10 +177,12 @@ def predicted(template: ModuleType, spec: Hashable, target: Target) -> float:
     return seconds
 
 
-def _blocking(spec: direct_conv.ConvSpec, target: Target) -> float:
-    """Seconds to put a row-major input into blocks of channels first."""
-    channels = spec.channels + spec.in_blocks * spec.lanes
-    return 4 * spec.batch * channels * prod(spec.sizes) / target.cached
+def _blocking(
+    batch: int, channels: int, sizes: tuple[int, ...], lanes: int, target: Target
+) -> float:
+    """Seconds to put a row-major activation into blocks of channels, or back."""
+    touched = channels + -(-channels // lanes) * lanes
+    return 4 * batch * touched * prod(sizes) / target.cached
 
 
 def _roles(first: str, bias: bool) -> tuple[tuple[int, str], ...]:

@@ -5,8 +5,7 @@ Booleans are i1. Integer division never traps, conversions saturate, max and min
 
 from __future__ import annotations
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.vectormath import (
     F32,
@@ -60,12 +59,11 @@ class Operations:
         if not lanes or lanes_of(value):
             return value
         vector = ir.VectorType(value.type, lanes)
-        if isinstance(value, ir.Constant) and not isinstance(value.constant, ir.values._Undefined):
+        if isinstance(value, ir.Constant):
             return ir.Constant(vector, [value] * lanes)
-        undefined = ir.Constant(vector, ir.Undefined)
-        first = self.b.insert_element(undefined, value, ir.Constant(I32, 0))
-        zeros = ir.Constant(ir.VectorType(I32, lanes), [ir.Constant(I32, 0)] * lanes)
-        return self.b.shuffle_vector(first, undefined, zeros)
+        nothing = ir.Poison(vector)
+        first = self.b.insert_element(nothing, value, ir.Constant(I32, 0))
+        return self.b.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(I32, lanes), 0))
 
     def matched(self, *values: ir.Value) -> list[ir.Value]:
         """All spread to vectors when one of them is."""
@@ -74,8 +72,7 @@ class Operations:
 
     def first_lanes(self, count: int, lanes: int) -> ir.Constant:
         """The mask of the first so many lanes."""
-        bits = [ir.Constant(I1, int(k < count)) for k in range(lanes)]
-        return ir.Constant(ir.VectorType(I1, lanes), bits)
+        return ir.Constant(ir.VectorType(I1, lanes), [k < count for k in range(lanes)])
 
     def both(self, a: ir.Value, b: ir.Value | None) -> ir.Value:
         """The conjunction of two masks; None is no mask."""
@@ -185,9 +182,8 @@ class Operations:
         return self.b.extract_element(vector, ir.Constant(I32, 0))
 
     def _lanes(self, vector: ir.Value, first: int, count: int) -> ir.Value:
-        picked = [ir.Constant(I32, first + k) for k in range(count)]
-        mask = ir.Constant(ir.VectorType(I32, count), picked)
-        return self.b.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+        mask = ir.Constant(ir.VectorType(I32, count), range(first, first + count))
+        return self.b.shuffle_vector(vector, ir.Poison(vector.type), mask)
 
     # ---- integers
 
@@ -222,7 +218,8 @@ class Operations:
     def _integer_power(self, a: ir.Value, n: ir.Value) -> ir.Value:
         """a^n for n >= 0 by squaring; wraps."""
         b = self.b
-        bits = (a.type.element if lanes_of(a) else a.type).width
+        whole = a.type.element if isinstance(a.type, ir.VectorType) else a.type
+        assert isinstance(whole, ir.IntType)
         before, head, after = b.block, b.append_basic_block("power"), b.append_basic_block("after")
         b.branch(head)
         b.position_at_end(head)
@@ -236,7 +233,7 @@ class Operations:
         for phi, init, new in zip((step, result, base, left), first, turn, strict=True):
             phi.add_incoming(init, before)
             phi.add_incoming(new, head)
-        b.cbranch(b.icmp_signed("<", following, ir.Constant(I32, bits)), head, after)
+        b.cbranch(b.icmp_signed("<", following, ir.Constant(I32, whole.width)), head, after)
         b.position_at_end(after)
         return product
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.kernels import repack, winograd, winograd_pack
 from cnnir.backends.llvm.layout import Plain
 from cnnir.backends.llvm.offers import Offer

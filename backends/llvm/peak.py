@@ -11,9 +11,9 @@ import ctypes
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.engine import build
 from cnnir.backends.llvm.target import CpuTarget

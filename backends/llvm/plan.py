@@ -9,7 +9,6 @@ This stage decides; `place.py` gives addresses, `emit.py` writes code.
 
 from __future__ import annotations
 
-from cnnir.backends.base import Step
 from cnnir.backends.fused import (
     anchor_of,
     copy_node,
@@ -19,7 +18,6 @@ from cnnir.backends.fused import (
     step_of,
 )
 from cnnir.backends.llvm.calls import LoopsKernel, TemplateKernel
-from cnnir.backends.llvm.carry import carry
 from cnnir.backends.llvm.deferred import deferred
 from cnnir.backends.llvm.flattened import read_in_blocks
 from cnnir.backends.llvm.kernels.spec import Target
@@ -29,10 +27,11 @@ from cnnir.backends.llvm.offers import Offer, Work, offers, variants
 from cnnir.backends.llvm.packing import Packed, PackKernel, origin
 from cnnir.backends.llvm.pooled import pool_behind, pooled, with_pool
 from cnnir.backends.llvm.reasons import by_measuring, by_prediction
-from cnnir.backends.llvm.schedule import Kernel, PackedParam, Pointer, Schedule, Slot
+from cnnir.backends.llvm.schedule import PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.llvm.trial import Candidate
 from cnnir.backends.llvm.tuning import Tuning
+from cnnir.backends.planner import Planner
 from cnnir.ir import Graph, Node, Value
 from cnnir.loops import Layout
 
@@ -57,12 +56,12 @@ def plan(
     return planner.schedule
 
 
-class _Planner:
+class _Planner(Planner):
     def __init__(
         self, graph: Graph, target: CpuTarget, threads: int, exact: bool, tuning: Tuning | None
     ) -> None:
-        self.graph, self.lanes, self.tuning = graph, target.lanes, tuning
-        self.schedule = Schedule(graph, target)
+        super().__init__(graph, target, Plain())
+        self.lanes, self.tuning = target.lanes, tuning
         self.machine = Target(
             registers=target.registers,
             l1=target.l1,
@@ -71,14 +70,11 @@ class _Planner:
             threads=threads,
             exact=exact,
         )
-        self.plain, self.blocked = Plain(), Blocked(target.lanes)
-        self.home = {v: Slot(v, self.plain) for v in graph.inputs}
-        """Where each value was made."""
+        self.blocked = Blocked(target.lanes)
         self.images: dict[Value, Value] = {}
         """Rows that are not made, and the images in blocks that are read in their place."""
         self.apart: dict[Node, list[str]] = {}
         """Why pools are not computed by the convolution before them."""
-        self.copies = 0
         self.deferred = deferred(graph)
         """Nodes that get no step unless somebody needs their result as it is."""
 
@@ -92,8 +88,8 @@ class _Planner:
         found, rejected = offers(work, plain, self.machine, self.lanes)
         if not found:
             self._needed(node)
-            if not any(way(node) for way in (self._view, self._flat, self._slice, self._concat)):
-                self._loops(node, rejected)
+            if not any(way(node) for way in (self.view, self._flat, self._slice, self._concat)):
+                self.loops(node, rejected)
             return
         rejected += self.apart.get(node, [])
         pool = pool_behind(work)
@@ -115,20 +111,6 @@ class _Planner:
 
     # ---- steps that only say where things are
 
-    def _view(self, node: Node) -> bool:
-        """A reshape of row-major bytes is another name for them."""
-        assert node.op is not None
-        operand = node.operands[0] if node.operands else None
-        if not node.op.view or operand not in self.home:
-            return False
-        slot = self.home[operand]
-        if slot.layout != self.plain and not self._is_plain_too(slot):
-            return False
-        result = Slot(node.results[0], self.plain)
-        self.schedule.aliases[result] = (slot, 0)
-        self.home[result.value] = result
-        return True
-
     def _flat(self, node: Node) -> bool:
         """Rows that dense layers read from blocks of channels are not made."""
         images = node.operands[0] if node.operands else None
@@ -139,11 +121,13 @@ class _Planner:
         self.images[node.results[0]] = images
         return True
 
-    def _is_plain_too(self, slot: Slot) -> bool:
-        """Whole blocks of single pixels lie as row-major does: of one image, or a single block."""
+    def row_major(self, slot: Slot) -> Layout | None:
+        """Whole blocks of single pixels lie so, too: of one image, or a single block."""
+        if slot.layout == self.plain:
+            return self.plain
         images, channels, *sizes = slot.value.type.shape
         whole = channels % self.lanes == 0 and all(size == 1 for size in sizes)
-        return whole and (images == 1 or channels == self.lanes)
+        return self.plain if whole and (images == 1 or channels == self.lanes) else None
 
     def _slice(self, node: Node) -> bool:
         """Blocks of channels of all images follow each other: another name for some of them."""
@@ -173,7 +157,7 @@ class _Planner:
             assert operand is not None
             slot = self.home.get(operand)
             if slot is None or not self._movable(slot):
-                slot = self._copied(operand, self.blocked, node.sources)
+                slot = self.copied(operand, self.blocked, node.sources)
             self.schedule.aliases[slot] = (result, offset)
             offset += slot.nbytes
         return True
@@ -222,7 +206,7 @@ class _Planner:
         if pool is not None:
             step = with_pool(step, pool)
         reads = list(chosen.pointers[: len(chosen.pointers) - len(last.results)])
-        self._emit(chosen.kernel, reads, last, layout, step)
+        self.emit(chosen.kernel, reads, last, layout, step)
 
     def _takes_steps(self, work: Work, offer: Offer) -> bool:
         """Whether an offer is more than one step, so that a trial of its kernel says little."""
@@ -254,7 +238,7 @@ class _Planner:
             index, how = value.node, "blocked"
             assert index.operands[0] is not None
             value = index.operands[0]
-        return self._in_layout(value, self.plain if how == "plain" else self.blocked)
+        return self.in_layout(value, self.plain if how == "plain" else self.blocked)
 
     def _packed(self, value: Value, offer: Offer, node: Node) -> Pointer:
         """Weights in the order of a template: of a param once, of another value in every run."""
@@ -264,35 +248,20 @@ class _Planner:
         source, addresses = origin(value, self.home.__contains__)
         kernel = PackKernel(offer, node, addresses, self.lanes)
         slot = Slot(source, kernel.layout)
-        if not self._made(slot):
+        if not self.made(slot):
             step = step_of(copy_node(value.type), "pack", slot.layout, [])
             step.op, step.sources = f"weights of {offer.kind}", node.sources
             step.reason = "weights known only at run time, in the order in which they are read"
-            self.schedule.add(kernel, [self._in_layout(source, self.plain)], [slot], step)
+            self.schedule.add(kernel, [self.in_layout(source, self.plain)], [slot], step)
         return slot
 
-    def _made(self, slot: Slot) -> bool:
-        return any(slot in call.writes for call in self.schedule.calls)
-
-    def _loops(self, node: Node, rejected: list[str]) -> None:
-        layout: Layout = self.blocked if self._blocks_result(node) else self.plain
-        reads = [self._beside(v, layout) for v in node.operands if v is not None]
-        kernel = LoopsKernel(node, tuple(r.layout for r in reads), layout, self.lanes)
-        step = step_of(node, "loops", layout, rejected)
-        step.reason = "printed from the op's element definition"
-        if rejected:
-            sources = ", ".join(node.sources) or described(node)
-            self.schedule.notes.append(f"{sources}: no tuned kernel ({'; '.join(rejected)})")
-        self._emit(kernel, list(reads), node, layout, step)
-
-    def _emit(
-        self, kernel: Kernel, reads: list[Pointer], node: Node, layout: Layout, step: Step
-    ) -> None:
-        writes = [Slot(value, layout) for value in node.results]
-        self.home.update((slot.value, slot) for slot in writes)
-        self.schedule.add(kernel, reads, writes, step)
-
     # ---- layouts
+
+    def loops_kernel(self, node: Node, operands: tuple[Layout, ...], result: Layout) -> LoopsKernel:
+        return LoopsKernel(node, operands, result, self.lanes)
+
+    def result_layout(self, node: Node) -> Layout:
+        return self.blocked if self._blocks_result(node) else self.plain
 
     def _blocks_result(self, node: Node) -> bool:
         """Whether to make a result in blocks: it can be, and most of its operands' bytes are."""
@@ -314,82 +283,16 @@ class _Planner:
         slots = [self.home.get(value) for value in node.operands if value is not None]
         return all(slot is not None and slot.layout == self.plain for slot in slots)
 
-    def _beside(self, value: Value | None, layout: Layout) -> Slot:
-        """An operand of a kernel whose result has `layout`: as it is, params as suits best."""
-        assert value is not None
-        if value in self.home:
-            return self.home[value]
+    def param_layout(self, value: Value, beside: Layout) -> Layout:
         per_channel = value.type.rank >= 2 and value.type.shape[1] > 1
-        fits = layout == self.blocked and per_channel and value.type.dtype == "f32"
-        return Slot(value, self.blocked if fits else self.plain)
+        fits = beside == self.blocked and per_channel and value.type.dtype == "f32"
+        return self.blocked if fits else self.plain
 
     def _epilogue_operand(self, value: Value | None, layout: Layout) -> Slot:
         """An operand that a template's epilogue reads lane by lane: in blocks as the result is."""
-        slot = self._beside(value, layout)
+        slot = self.beside(value, layout)
         type = slot.value.type
         if layout == self.blocked and slot.layout == self.plain and slot.value in self.home:
             if type.rank >= 3 and type.shape[1] > 1:
-                return self._in_layout(slot.value, layout)
+                return self.in_layout(slot.value, layout)
         return slot
-
-    def _in_layout(self, value: Value, layout: Layout) -> Slot:
-        """The value in a layout, packed by a step of its own where it was made in another."""
-        if value not in self.home:
-            return Slot(value, layout)
-        slot = self.home[value]
-        if slot.layout == layout:
-            return slot
-        wanted = Slot(value, layout)
-        if self._made(wanted):
-            return wanted
-        return self._copied(value, layout, value.node.sources, wanted)
-
-    def _copied(
-        self, value: Value, layout: Layout, sources: tuple[str, ...], into: Slot | None = None
-    ) -> Slot:
-        """A copy of a value in a slot of its own."""
-        if into is None:
-            self.copies += 1
-            into = Slot(value, layout, self.copies)
-        read = self._beside(value, self.plain)
-        node = copy_node(value.type)
-        kernel = LoopsKernel(node, (read.layout,), layout, self.lanes)
-        step = step_of(node, "pack", layout, [])
-        step.op = "copy" if read.layout == layout else f"{read.layout} to {layout}"
-        step.reason = "the value is needed in another place or layout"
-        step.sources, step.serial = sources, value.node.serial
-        self.schedule.add(kernel, [read], [into], step)
-        return into
-
-    def _stays(self, position: int, value: Value) -> bool:
-        """Whether an output is the very input that it is carried to."""
-        carried = self.graph.carried
-        return position in carried and self.graph.inputs[carried[position]] is value
-
-    def _moved(self, made: Slot, into: Slot) -> None:
-        """A copy of one slot into another, which is there already."""
-        node = copy_node(made.value.type)
-        kernel = LoopsKernel(node, (made.layout,), into.layout, self.lanes)
-        step = step_of(node, "pack", into.layout, [])
-        step.op, step.sources = "carry", made.value.node.sources
-        step.reason = "what it replaces is read after it is known, or by the kernel that makes it"
-        self.schedule.add(kernel, [made], [into], step)
-
-    def outputs(self) -> None:
-        """Every output row-major, in an array of its own, or where its input was."""
-        aliases = self.schedule.aliases
-        # an array of the caller is addressed as a whole, so nothing may have a name for its part
-        taken = {outer for inner, (outer, _) in aliases.items() if inner.nbytes != outer.nbytes}
-        for position, value in enumerate(self.graph.outputs):
-            if value.node.kind == "input" and self._stays(position, value):
-                self.schedule.outputs.append(self.home[value])
-                continue
-            slot = self._in_layout(value, self.plain)
-            root = slot
-            while root in aliases:
-                root, _ = aliases[root]
-            if root in taken or root.value.node.kind != "op" or root.nbytes != slot.nbytes:
-                slot = root = self._copied(value, self.plain, value.node.sources)
-            taken.add(root)
-            self.schedule.outputs.append(slot)
-        carry(self.schedule, self._moved)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.memory_access import PTR
 from cnnir.backends.llvm.operations import value_type
 from cnnir.backends.llvm.target import CpuTarget

@@ -6,8 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.backends.schedule import Call, PackedParam, Pointer, Schedule, Slot
 from cnnir.ir import Node

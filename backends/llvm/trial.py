@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from math import inf
 from time import perf_counter
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.calls import TemplateKernel

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.memory_access import Memory
 from cnnir.backends.llvm.operations import Operations
 from cnnir.backends.llvm.target import CpuTarget
@@ -78,7 +77,7 @@ class Values:
         n, extent = width_of(lane), (lane.hi or 0) + 1
         vector = ir.VectorType(I64, n)
         with self.scope():
-            self.define(lane, ir.Constant(vector, [ir.Constant(I64, k) for k in range(n)]))
+            self.define(lane, ir.Constant(vector, range(n)))
             self.lane = lane
             if extent < n:
                 self.mask = self.ops.first_lanes(extent, n)
@@ -195,7 +194,7 @@ class Values:
         lanes = any(v.lanes for v in bound)
         return lanes or any(not self.vectors.isdisjoint(p.free) for p in parts)
 
-    def _accumulator(self, init: ir.Value, lanes: int) -> ir.Value:
+    def _accumulator(self, init: ir.Value, lanes: int) -> ir.Alloca:
         init = self.ops.spread(init, lanes)
         with self.b.goto_entry_block():
             cell = self.b.alloca(init.type)
@@ -224,7 +223,7 @@ class Values:
         result = self.b.load(cell, typ=cell.allocated_type)
         return result if own is None else self.ops.across(e.kind, e.dtype, result)
 
-    def _accumulate(self, e: x.Reduce, cell: ir.Value, body: Expr, n: int) -> None:
+    def _accumulate(self, e: x.Reduce, cell: ir.Alloca, body: Expr, n: int) -> None:
         old = self.b.load(cell, typ=cell.allocated_type)
         combined = self.ops.combine(e.kind, e.dtype, old, self.ops.spread(self.value(body), n))
         if n and self.mask is not None:
@@ -251,10 +250,9 @@ class Values:
     def loop(self, var: x.Var, start: ir.Value, stop: ir.Value) -> Iterator[None]:
         """for var in range(start, stop), as a block."""
         b = self.b
-        known = isinstance(start, ir.Constant) and isinstance(stop, ir.Constant)
         before, head = b.block, b.append_basic_block("loop")
         after = b.append_basic_block("after")
-        if known and start.constant < stop.constant:
+        if _before(start, stop):
             b.branch(head)
         else:
             b.cbranch(b.icmp_signed("<", start, stop), head, after)
@@ -290,6 +288,13 @@ class Values:
             value = self.b.load(cell, typ=cell.allocated_type)
             self.define(x.fold(e.bound, e.states, e.args, k), value)
         return self._known(e)
+
+
+def _before(start: ir.Value, stop: ir.Value) -> bool:
+    """Whether it is known that a loop has a first turn."""
+    if isinstance(start, ir.Constant) and isinstance(stop, ir.Constant):
+        return int(start.ref) < int(stop.ref)
+    return False
 
 
 def split_offset(offset: Expr, lane: x.Var | None) -> tuple[Expr, int | None]:

@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Sequence
 
-import llvmlite.ir as ir
+import cnnir.backends.llvm.ir as ir
 
 F32, F64 = ir.FloatType(), ir.DoubleType()
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
@@ -86,8 +86,6 @@ class VectorMath:
     def constant(self, value: float, like: ir.Value | ir.Type) -> ir.Constant:
         """A constant of the type of another value."""
         type_ = like if isinstance(like, ir.Type) else like.type
-        if isinstance(type_, ir.VectorType):
-            return ir.Constant(type_, [ir.Constant(type_.element, value)] * type_.count)
         return ir.Constant(type_, value)
 
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
@@ -128,7 +126,7 @@ class VectorMath:
         n = lanes_of(arguments[0])
         if not n:
             return self.call(name, F64, arguments)
-        result: ir.Value = ir.Constant(arguments[0].type, ir.Undefined)
+        result: ir.Value = ir.Poison(arguments[0].type)
         for lane in range(n):
             at = ir.Constant(I32, lane)
             scalars = [self.b.extract_element(a, at) for a in arguments]

@@ -22,8 +22,11 @@ from cnnir.ir import Graph, Node, Value
 FIRST_LAYER_CHANNELS = 4
 """Up to so many input channels are read row-major: a block of them would be mostly padding."""
 
-WINOGRAD_FLOPS = 2e5
-"""Of a convolution from which on Winograd is considered: there must be something to save."""
+ROUNDS = "it rounds differently, and precision is exact"
+"""Why sums that are not added in the order of the definition are ruled out."""
+
+TRANSFORMED_FLOPS = 2e5
+"""Of a convolution from which on transforms are considered: there must be something to save."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,12 @@ class Work:
     def bias(self) -> bool:
         """Whether the anchor has a third operand."""
         return len(self.operands) > 2 and self.operands[2] is not None
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the result is the caller's, who wants it row-major."""
+        results = self.node.results
+        return any(self.graph.is_output(value) for value in results)
 
     @property
     def dtypes(self) -> set[str]:
@@ -99,11 +108,11 @@ Found = tuple[list[Offer], list[str]]
 """What can serve, and why the rest cannot."""
 
 
-def against_winograd(spec: ConvSpec, target: Target) -> str | None:
-    """Why a convolution that Winograd could serve should not be."""
+def against_transforms(spec: ConvSpec, target: Target) -> str | None:
+    """Why a convolution that Winograd or Fourier transforms could serve should not be."""
     if target.exact:
-        return "it rounds differently, and precision is exact"
-    if spec.flops < WINOGRAD_FLOPS:
+        return ROUNDS
+    if spec.flops < TRANSFORMED_FLOPS:
         return f"{spec.flops / 1e6:.2f} MFLOP, too few to gain from"
     return None
 
@@ -138,6 +147,7 @@ def windows_spec(
         dilation=filled(attrs["dilation"], rank, 1),
         padding=filled(attrs["padding"], 2 * rank, 0),
         groups=attrs["groups"],
+        boundary=attrs.get("boundary", ()),
         lanes=lanes,
     )
 

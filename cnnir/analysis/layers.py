@@ -9,14 +9,20 @@ weights      numbers in floating-point params and in the operands of convolution
              each param once, without the running statistics of batch norms, which are not trained
 connections  multiply-adds of convolutions and matrix products. Adding the bias is not one, so the
              5x5 layer C1 of LeNet-5 has 117,600 where LeCun, who counts them, has 122,304
+
+A convolution by filters of a single 1 each, such as gathers the windows of a locally connected
+layer, only moves numbers: it has neither weights nor connections, for all its operations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from cnnir.analysis.receptive_field import Field, receptive_fields
+from cnnir.errors import InputError
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Cost
 from cnnir.tensortype import TensorType, is_float
@@ -77,6 +83,19 @@ def total(rows: Iterable[Layer]) -> Layer:
     return Layer("total", "", None, units, weights, sum((row.cost for row in rows), Cost()))
 
 
+def layer_result(graph: Graph, name: str) -> Value:
+    """What a layer gives, by the layer's name (or the value's own); InputError if there is none."""
+    made = [node for node in graph.order() if node.op is not None]
+    for node in reversed(made):
+        if name in node.sources or name in [v.name for v in node.results]:
+            return node.results[0]
+    known = dict.fromkeys(source for node in made for source in node.sources)
+    names = known or dict.fromkeys(v.name for node in made for v in node.results if v.name)
+    raise InputError(
+        f"there is no layer {name!r} in the net; there are {', '.join(map(str, names))}"
+    )
+
+
 def _layer(
     graph: Graph, nodes: list[Node], fields: dict[Value, Field], counted: set[Value]
 ) -> Layer:
@@ -93,7 +112,7 @@ def _layer(
         output=result.type,
         units=_units(nodes),
         weights=weights,
-        cost=sum((n.op.cost(n) for n in nodes if n.op is not None), Cost()),
+        cost=sum((_cost(graph, node) for node in nodes), Cost()),
         field=fields.get(result),
         nodes=tuple(nodes),
     )
@@ -110,8 +129,28 @@ def _units(nodes: list[Node]) -> int:
     )
 
 
+def _cost(graph: Graph, node: Node) -> Cost:
+    """The cost of a node, without the connections of one that only moves numbers."""
+    assert node.op is not None
+    cost = node.op.cost(node)
+    return replace(cost, multiply_adds=0) if _moves(graph, node) else cost
+
+
+def _moves(graph: Graph, node: Node) -> bool:
+    """Whether a node is a convolution whose every filter is a single 1."""
+    if node.name != "conv" or node.operands[1] is None:
+        return False
+    weight = graph.array(node.operands[1])
+    if weight is None:
+        return False
+    filters = weight.reshape(len(weight), -1)
+    return bool((np.count_nonzero(filters, axis=1) == 1).all() and (filters.max(1) == 1).all())
+
+
 def _weights(graph: Graph, node: Node) -> list[Value]:
     """The params of a node that are weights."""
+    if _moves(graph, node):
+        return []
     measured = STATISTICS.get(node.name, ())
     multiplied = node.name in ("conv", "conv_transpose", "matmul")
     return [

@@ -43,6 +43,8 @@ def feeds(graph: Graph, given: list[str], seed: int) -> dict[str, np.ndarray]:
     for text in given:
         name, equals, rest = text.partition("=")
         named = equals and name in names
+        if equals and not named and not Path(text).exists():
+            raise InputError(f"there is no input {name!r}; the model takes {', '.join(names)}")
         source = rest if named else text
         if source == "random":
             continue

@@ -17,15 +17,24 @@ def explain(
     gradient: Annotated[
         str | None, typer.Option(help="The output to differentiate.", show_default="the only one")
     ] = None,
+    second: Annotated[
+        bool, typer.Option(help="Second derivatives too, along a direction.")
+    ] = False,
     latex: Annotated[bool, typer.Option(help="LaTeX instead of text.")] = False,
     shape: Shapes = None,
     as_json: Json = False,
 ) -> None:
     """Show every local derivative on the way back from an output, and how they multiply."""
-    rule = chain_rule(load_model(model, shape), gradient)
+    rule = chain_rule(load_model(model, shape), gradient, second=second)
     lines = [
         {"name": line.name, "sources": line.sources, "forward": line.forward and str(line.forward),
-         "backward": [str(term) for term in line.backward]}
+         "backward": [str(term) for term in line.backward],
+         "derived": line.derived and str(line.derived), "type": str(line.type)}
         for line in rule.lines
     ]  # fmt: skip
-    show({"of": rule.of, "lines": lines}, [Text(rule.latex() if latex else str(rule))], as_json)
+    bent = {str(name): str(term) for name, term in rule.second}
+    show(
+        {"of": rule.of, "lines": lines, "second": bent},
+        [Text(rule.latex() if latex else str(rule))],
+        as_json,
+    )

@@ -58,6 +58,11 @@ class RowMajor:
         return storage[: prod(shape)].reshape(shape)
 
 
+def storage_of(layout: Layout, type: TensorType) -> str:
+    """The type of elements in memory: the tensor's, unless the layout keeps them in another."""
+    return getattr(layout, "storage", "") or type.dtype
+
+
 @dataclass(eq=False, slots=True)
 class Buffer:
     """Memory that a kernel reads or writes: an operand, a result, or scratch of its own."""
@@ -74,6 +79,11 @@ class Buffer:
     def dtype(self) -> str:
         """The type of its elements as values: f32 for 16-bit floats."""
         return compute_dtype(self.type.dtype)
+
+    @property
+    def storage(self) -> str:
+        """The type of its elements in memory."""
+        return storage_of(self.layout, self.type)
 
     @property
     def size(self) -> int:

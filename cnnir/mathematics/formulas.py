@@ -84,6 +84,14 @@ def as_term(value: Any) -> Term:
     return Term(shown, shown, _ATOM if number >= 0 else _SUM)
 
 
+def latex_name(name: str) -> str:
+    """What a value is called, in LaTeX: y12 gets an index, longer names are upright."""
+    if name[:1] == "y" and name[1:].isdecimal():
+        return f"y_{{{name[1:]}}}"
+    plain = name.replace("_", r"\_")
+    return name if len(name) == 1 or name[:1].isdecimal() else rf"\mathrm{{{plain}}}"
+
+
 def _is(value: Any, number: float) -> bool:
     return not isinstance(value, Term) and value == number
 
@@ -104,6 +112,8 @@ def _joined(a: Any, b: Any, sign: str, latex: str, strength: int = _SUM, right: 
 def _sum(a: Any, b: Any) -> Any:
     if _is(a, 0):
         return b
+    if isinstance(b, Term) and b.strength >= _PRODUCT and b.text[0] == b.latex[0] == "-":
+        return _difference(a, Term(b.text[1:], b.latex[1:], b.strength))
     return a if _is(b, 0) else _joined(a, b, " + ", " + ")
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from cnnir.errors import InputError, UnsupportedError
-from cnnir.mathematics.operators import AffineOperator, graph_of
-from cnnir.mathematics.regions import Piecewise
+from cnnir.mathematics.operators import AffineOperator
+from cnnir.mathematics.plane import Plane, plane_regions
 from cnnir.mathematics.spectrum import eigenvalues
 
 try:
+    from matplotlib import colormaps
+    from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
+    from matplotlib.path import Path
 except ImportError:  # an optional dependency
     raise UnsupportedError("pictures need matplotlib: pip install 'cnnir[plot]'") from None
 
@@ -27,7 +30,7 @@ def matrix(operator: AffineOperator) -> Figure:
     figure = Figure((5, 5 * max(0.3, dense.shape[0] / dense.shape[1])), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(dense, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
-    axes.set_title(operator.structure.name, fontsize=10)
+    axes.set_title(operator.structure.name, fontsize=10, wrap=True)
     axes.set(xlabel="input", ylabel="output")
     figure.colorbar(shown, shrink=0.7)
     return figure
@@ -56,27 +59,30 @@ def eigenvalue_map(source: Any, *shapes: Any) -> Figure:
     return figure
 
 
-def linear_regions(source: Any, low: float = -3, high: float = 3, points: int = 200) -> Figure:
+def linear_regions(
+    source: Any, low: float = -3, high: float = 3, points: int = 300, plane: Plane | None = None
+) -> Figure:
     """The linear regions of a net of two inputs, [1, 2] -> [1, outputs], each in a colour, and the
-    lines on which its first output is constant."""
-    net = Piecewise(graph_of(source, ((1, 2),)))
-    if net.input.type.shape != (1, 2):
-        raise InputError(f"the net's input is {net.input.type}, wanted [1, 2]")
-    line = np.linspace(low, high, points)
-    colour, value = np.empty((points, points)), np.empty((points, points))
-    known: dict[bytes, float] = {}
-    rng = np.random.default_rng(0)
-    for row, y in enumerate(line):
-        for column, x in enumerate(line):
-            point = np.array([[x, y]])
-            pieces = net.pattern(point).values()
-            key = b"".join(np.packbits(p).tobytes() for several in pieces for p in several)
-            colour[row, column] = known.setdefault(key, rng.random())
-            value[row, column] = net(point).flat[0]
+    lines on which its first output is constant.
+
+    plane: as of `plane_regions`, for nets of more inputs. points: for the lines, along an axis.
+    """
+    regions = plane_regions(source, low, high, plane)
     figure = Figure((5, 5), layout="constrained")
     axes = figure.subplots()
-    sides = (low, high, low, high)
-    axes.imshow(colour, cmap="Pastel1", extent=sides, origin="lower", interpolation="nearest")
-    axes.contour(line, line, value, 12, colors="#1f4e79", linewidths=0.7)
-    axes.set_title(f"{len(known)} regions", fontsize=10)
+    colours = colormaps["Pastel1"](np.random.default_rng(0).random(len(regions)))
+    corners = [region.corners for region in regions]
+    axes.add_collection(PolyCollection(corners, facecolors=colours, edgecolors="white", lw=0.3))
+    line = np.linspace(low, high, points)
+    grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    value = np.full(len(grid), np.nan)
+    for region in regions:
+        inside = Path(region.corners).contains_points(grid, radius=1e-9)
+        value[inside] = grid[inside] @ region.matrix[0] + region.shift[0]
+    height = value.reshape(points, points)
+    axes.contour(line, line, height, 12, colors="#1f4e79", linewidths=0.7)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.set_title(f"{len(regions)} regions; lines: the first output is constant", fontsize=10)
+    if plane is None:
+        axes.set(xlabel="first input", ylabel="second input")
     return figure

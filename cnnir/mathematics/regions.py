@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
 from cnnir.errors import InputError
@@ -94,8 +95,9 @@ class Piecewise:
         self.nodes = piecewise_nodes(probe)
         self._constants: dict[Value, np.ndarray] = {}
         self._seen: list[Value] = []
+        varied = nx.descendants(probe.nx, sole_input(probe).node) | {sole_input(probe).node}
         for value in dict.fromkeys(v for n in self.nodes for v in n.operands if v is not None):
-            if _depends(value, sole_input(probe)):
+            if value.node in varied:
                 self._seen.append(value)
             else:
                 self._constants[value] = constant_array(probe, value)
@@ -124,18 +126,40 @@ class Piecewise:
             found[name if name not in found else f"{name} {k}"] = pieces
         return found
 
+    def key(self, x: np.ndarray) -> bytes:
+        """The same for all points of a region, and another for those of any other."""
+        several = self.pattern(x).values()
+        return b"".join(np.packbits(p).tobytes() for pieces in several for p in pieces)
+
     def distance(self, x: np.ndarray, direction: np.ndarray) -> float:
         """The least t >= 0 at which a margin of x + t * direction changes its sign."""
-        here, slopes = self._arrays(x), self._arrays(x, direction)
-        least = math.inf
+        now, above, (slope,) = self.margins(x, direction)
+        crossing = np.where(above, slope < 0, slope > 0)
+        return float((-now[crossing] / slope[crossing]).min(initial=math.inf))
+
+    def margins(
+        self, x: np.ndarray, *directions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """All finite margins at x, whether each is above 0 on this piece, and how fast they change
+        along the directions."""
+        here = self._arrays(x)
+        moved = [self._arrays(x, direction) for direction in directions]
+        values: list[list[np.ndarray]] = [[] for _ in range(1 + len(directions))]
+        above = []
         for node in self.nodes:
             operands = [v for v in node.operands if v is not None]
             z = [here[v] for v in operands]
-            ahead = [here[v] + slopes[v] if v in self._seen else here[v] for v in operands]
-            for now, then in zip(margins(node, z, z), margins(node, z, ahead), strict=True):
-                above = (now > 0) | (node.name in LEADS)
-                least = min(least, _first_zero(now, then, above))
-        return least
+            ahead = [[here[v] + m[v] if v in self._seen else here[v] for v in operands]
+                     for m in moved]  # fmt: skip
+            lines = zip(*(margins(node, z, at) for at in (z, *ahead)), strict=True)
+            for now, *then in lines:
+                finite = np.isfinite(np.stack([now, *then])).all(0)
+                values[0].append(now[finite])
+                above.append((now[finite] > 0) | (node.name in LEADS))
+                for found, line in zip(values[1:], then, strict=True):
+                    found.append(line[finite] - now[finite])
+        flat = [np.concatenate([np.zeros(0), *several]) for several in values]
+        return flat[0], np.concatenate([np.zeros(0, bool), *above]), flat[1:]
 
     def _arrays(self, x: np.ndarray, direction: np.ndarray | None = None) -> Any:
         """Value -> its array at x, or its slope along a direction there; with the constants."""
@@ -144,25 +168,3 @@ class Piecewise:
         else:
             found = evaluate(self._slopes, [x, direction], "f64")
         return self._constants | dict(zip(self._seen, found, strict=True))
-
-
-def _depends(value: Value, source: Value) -> bool:
-    """Whether a value depends on another."""
-    stack, seen = [value.node], {value.node}
-    while stack:
-        node = stack.pop()
-        if node is source.node:
-            return True
-        before = {v.node for v in node.operands if v is not None} - seen
-        seen |= before
-        stack.extend(before)
-    return False
-
-
-def _first_zero(now: np.ndarray, then: np.ndarray, above: np.ndarray) -> float:
-    """The least t >= 0 at which one of the lines from `now`, at t = 0, to `then`, at 1, changes its
-    side: those that are `above` fall below 0, the others rise. What is infinite takes no part."""
-    finite = np.isfinite(now) & np.isfinite(then)
-    now, slope, above = now[finite], then[finite] - now[finite], above[finite]
-    crossing = np.where(above, slope < 0, slope > 0)
-    return float((-now[crossing] / slope[crossing]).min(initial=math.inf))

@@ -52,6 +52,8 @@ class Structure:
                 return "block Toeplitz with Toeplitz blocks (BTTB)"
             case (one,):
                 return one
+            case levels if "general" not in levels and len(set(levels)) == 1:
+                return f"{levels[0]} on {'both' if len(levels) == 2 else 'all'} levels"
             case levels if "general" not in levels:
                 return ", ".join(f"{kind} on level {k + 1}" for k, kind in enumerate(levels))
         return "general"

@@ -6,12 +6,23 @@ Also the arithmetic of sliding windows that pooling shares: sizes, paddings, str
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op
+from cnnir.ops.boundary import (
+    MODES,
+    ZERO,
+    bordered,
+    check_boundary,
+    folded,
+    pads,
+    reads,
+    zeros_left,
+)
 from cnnir.ops.conv_gradient import WindowShape, channel_sum, input_gradient
 from cnnir.ops.elementwise import common_dtype
 from cnnir.tensortype import TensorType
@@ -101,16 +112,18 @@ def padded(
 
 
 class Conv(Op):
-    """Cross-correlation of x [N,C,*sizes] with w [O,C/groups,*kernel], zeros outside of x.
+    """Cross-correlation of x [N,C,*sizes] with w [O,C/groups,*kernel], plus b [O].
 
     y[n,o,i...] = b[o] + sum over c,u... of w[o,c,u...] * x[n, g*C/groups + c, i*stride +
-    u*dilation - begin ...] where g = o // (O/groups). padding is begins, then ends. b is [O].
-    Empty stride and dilation mean 1 on every axis, empty padding 0.
+    u*dilation - begin ...] where g = o // (O/groups). padding is begins, then ends. boundary is a
+    word an axis, for what x is in the padding: "zero", "circular" (it continues from the other
+    end), "reflect" (mirrored, the outermost element once) or "replicate" (that element again).
+    Empty stride and dilation mean 1 on every axis, empty padding 0, empty boundary zeros.
     """
 
     name = "conv"
 
-    def infer(x, w, b=None, *, stride=(), padding=(), dilation=(), groups=1):
+    def infer(x, w, b=None, *, stride=(), padding=(), dilation=(), groups=1, boundary=()):
         common_dtype(("float", "int"), *(v for v in (x, w, b) if v is not None))
         rank = check_spatial(x)
         if w.rank != x.rank:
@@ -128,15 +141,16 @@ class Conv(Op):
         padding = per_axis("padding", padding, 2 * rank, 0, 0)
         if min(w.shape[2:]) < 1:
             raise IRError(f"the kernel is {list(w.shape[2:])}, wanted at least 1 on every axis")
+        check_boundary(boundary, padding, x.shape[2:])
         out = window_sizes(x.shape[2:], w.shape[2:], stride, dilation, padding)
         return x.with_shape((x.shape[0], w.shape[0], *out))
 
-    def evaluate(x, w, b=None, *, stride, padding, dilation, groups):
+    def evaluate(x, w, b=None, *, stride, padding, dilation, groups, boundary):
         rank = x.ndim - 2
         stride, dilation = (v or (1,) * rank for v in (stride, dilation))
         padding = padding or (0,) * (2 * rank)
         out = window_sizes(x.shape[2:], w.shape[2:], stride, dilation, padding)
-        source = padded(x, padding, 0)
+        source = padded(bordered(x, padding, boundary), zeros_left(padding, boundary), 0)
         channels, filters = w.shape[1], w.shape[0] // groups
         y = np.empty((x.shape[0], w.shape[0], *out), x.dtype)
         taps = math.prod(w.shape[1:])
@@ -156,36 +170,51 @@ class Conv(Op):
                 y[image, chosen, start : start + slab] = product.reshape(filters, *shape)
         return y if b is None else y + b.reshape(-1, *(1,) * rank)
 
-    def element(m, at, x, w, b=None, *, stride, padding, dilation, groups):
+    def element(m, at, x, w, b=None, *, stride, padding, dilation, groups, boundary):
         n, o, *position = at
-        rank, channels = len(position), w.shape[1]
+        rank, channels, sizes = len(position), w.shape[1], x.shape[2:]
         stride, dilation = (v or (1,) * rank for v in (stride, dilation))
-        begins = padding[:rank] or (0,) * rank
+        padding = padding or (0,) * (2 * rank)
+        words = reads(boundary, padding)
         # one group, or one filter a group, needs no division of the filter's index
         group = 0 if groups == 1 else o // (w.shape[0] // groups)
 
         def source(taps):
-            return tuple(
-                i * s + u * d - p
-                for i, s, u, d, p in zip(position, stride, taps, dilation, begins, strict=True)
-            )
+            axes = zip(position, stride, taps, dilation, padding, strict=False)
+            index = [i * s + u * d - p for i, s, u, d, p in axes]
+            return [
+                i if word == ZERO else folded(m, MODES[word], i, size)
+                for i, word, size in zip(index, words, sizes, strict=True)
+            ]
 
         def product(c, *taps):
             return x[(n, group * channels + c, *source(taps))] * w[(o, c, *taps)]
 
         def inside(c, *taps):
-            return m.all(*within(source(taps), x.shape[2:]))
+            of_zeros = [a for a in range(rank) if words[a] == ZERO]
+            index = source(taps)
+            return m.all(*within([index[a] for a in of_zeros], [sizes[a] for a in of_zeros]))
 
-        where = inside if any(padding) else None
+        where = inside if any(zeros_left(padding, boundary)) else None
         total = m.reduce("sum", w.shape[1:], product, where)
         return total if b is None else total + b[(o,)]
 
     def vjp(g, node, dy):
         x, w, b = (*node.operands, None)[:3]
         shape = WindowShape.of(node)
-        dx = input_gradient(g, dy, w, x.type.shape[2:], shape)
-        dw = g.add("conv_weight_grad", x, dy, kernel=w.type.shape[2:], **shape.attributes)
-        return dx, dw, None if b is None else channel_sum(g, dy)
+        # around a padded copy, which the weights' gradient reads, there are zeros alone
+        copies = [x]
+        for attrs in pads(shape.padding, shape.boundary):
+            copies.append(g.add("pad", copies[-1], **attrs))
+        plain = shape.with_zeros()
+        dw = g.add("conv_weight_grad", copies[-1], dy, kernel=w.type.shape[2:], **plain.attributes)
+        db = None if b is None else channel_sum(g, dy)
+        if shape.turns_round(x.type.shape[2:], dy.type.shape[2:], w.type.shape[2:]):
+            return input_gradient(g, dy, w, x.type.shape[2:], shape), dw, db
+        dx = input_gradient(g, dy, w, copies[-1].type.shape[2:], plain)
+        for copy in reversed(copies[1:]):
+            (dx,) = copy.node.op.vjp(g, copy.node, dx)
+        return dx, dw, db
 
     @staticmethod
     def cost(node: Any) -> Cost:
@@ -195,7 +224,7 @@ class Conv(Op):
         return moved.of_products(taps * node.results[0].type.size)
 
 
-def within(index: tuple[Any, ...], sizes: tuple[int, ...]) -> list[Any]:
+def within(index: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
     """The conditions under which an index lies inside."""
     conditions = []
     for i, size in zip(index, sizes, strict=True):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cnnir.ops.boundary import ZERO, reads, zeros_left
+
 
 @dataclass(frozen=True)
 class WindowShape:
@@ -19,16 +21,21 @@ class WindowShape:
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+    boundary: tuple[str, ...] = ()
+    """As conv has it; () is zeros on all axes."""
 
     @staticmethod
     def of(node: Any) -> WindowShape:
         """Those of a conv, conv_transpose or conv_weight_grad node."""
         rank, attrs = node.operands[0].type.rank - 2, node.attrs
+        padding = attrs["padding"] or (0,) * (2 * rank)
+        words = reads(attrs.get("boundary", ()), padding)
         return WindowShape(
             attrs["stride"] or (1,) * rank,
-            attrs["padding"] or (0,) * (2 * rank),
+            padding,
             attrs["dilation"] or (1,) * rank,
             attrs["groups"],
+            words if set(words) - {ZERO} else (),
         )
 
     @property
@@ -37,7 +44,29 @@ class WindowShape:
         given = {"stride": (self.stride, 1), "dilation": (self.dilation, 1)}
         given["padding"] = (self.padding, 0)
         plain = {k: v if any(n != default for n in v) else () for k, (v, default) in given.items()}
-        return {**plain, "groups": self.groups}
+        more = {"boundary": self.boundary} if self.boundary else {}
+        return {**plain, "groups": self.groups, **more}
+
+    def with_zeros(self) -> WindowShape:
+        """Of an operand that has its other borders around it."""
+        return replace(self, padding=zeros_left(self.padding, self.boundary), boundary=())
+
+    def turns_round(
+        self, sizes: tuple[int, ...], out: tuple[int, ...], kernel: tuple[int, ...]
+    ) -> bool:
+        """Whether the gradient by x is a convolution of the same boundary.
+
+        It is with zeros; and on a circle, which is turned as a whole: sizes and steps stay.
+        """
+        reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
+        if not self.boundary:
+            return True
+        if any(s != 1 for s in self.stride) or any(
+            p > r for p, r in zip(self.padding, reach * 2, strict=True)
+        ):
+            return False
+        axes = zip(self.boundary, sizes, out, strict=True)
+        return all(word == ZERO or (word == "circular" and a == b) for word, a, b in axes)
 
     def cut(self, ends: tuple[int, ...]) -> WindowShape:
         """With less padding at the ends."""

@@ -78,10 +78,11 @@ class KlDivergence(Typed):
 def _check_labels(x: TensorType, labels: TensorType, weight: TensorType | None) -> None:
     """IRError unless x is [N,C,...], labels are [N,...] and there is a weight for each class."""
     common_dtype(("float",), *(v for v in (x, weight) if v is not None))
+    hot = "; of one-hot labels take argmax(1)" if labels.shape == x.shape else ""
     if labels.dtype not in ("i32", "i64"):
-        raise IRError(f"labels are {labels.dtype}, wanted i32 or i64")
+        raise IRError(f"labels are {labels.dtype}, wanted i32 or i64{hot}")
     if x.rank < 2 or labels.shape != (*x.shape[:1], *x.shape[2:]):
-        raise IRError(f"labels are {labels}, x is {x}: wanted [N, ...] for [N, classes, ...]")
+        raise IRError(f"labels are {labels}, x is {x}: wanted [N, ...] for [N, classes, ...]{hot}")
     if labels.size and x.shape[1] == 0:
         raise IRError("there are no classes, wanted at least one")
     if weight is not None and weight.shape != (x.shape[1],):

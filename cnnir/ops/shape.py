@@ -9,6 +9,7 @@ import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op, broadcast_index, broadcast_shapes
+from cnnir.ops.boundary import folded
 from cnnir.ops.derivative import reduce_to, total
 from cnnir.ops.elementwise import is_number
 from cnnir.ops.reduce import check_axis, unravel
@@ -216,7 +217,7 @@ class Pad(_Movement):
                 if mode == "constant":
                     conditions += [i >= 0, i < size]
                 else:
-                    i = _folded(m, mode, i, size)
+                    i = folded(m, mode, i, size)
             index.append(i)
         if not conditions:
             return x[tuple(index)]
@@ -237,17 +238,6 @@ class Pad(_Movement):
             parts = (_added(g, dy, axis, run, size) for run in runs)
             dy = total(g, kept, *parts)
         return (dy,)
-
-
-def _folded(m: Any, mode: str, i: Any, size: int) -> Any:
-    """Where padding position i (negative before the start) reads."""
-    if mode == "wrap":
-        return i % size
-    if mode == "reflect":
-        i = m.select(i < 0, -i, i)
-        return m.select(i >= size, 2 * (size - 1) - i, i)
-    i = m.select(i < 0, m.const(0, "i64"), i)
-    return m.select(i >= size, m.const(size - 1, "i64"), i)
 
 
 class Expand(_Movement):

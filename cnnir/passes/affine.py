@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cnnir.ir import Graph, Node, Value
+from cnnir.ops.boundary import zeros_left
 from cnnir.passes.constants import along_axis, rounded
 from cnnir.tensortype import TensorType, is_float
 
@@ -64,7 +65,7 @@ def shifted_by_inputs(g: Graph, node: Node, x: Value, shift: np.ndarray) -> Valu
         product = line @ weights if weights.ndim == 2 else line[None, :] @ weights
         params = _params(g, [w], [product])
         return g.add("add", g.add("matmul", x, w), *params) if params else _NOT_FINITE
-    if any(node.attrs["padding"]):
+    if any(zeros_left(node.attrs["padding"], node.attrs["boundary"])):
         return "the padding is not shifted"
     line = along_axis(shift, x.type, CHANNEL_AXIS)
     if line is None:

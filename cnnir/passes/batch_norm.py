@@ -137,7 +137,8 @@ def shift_before_weights(g: Graph, node: Node) -> Result:
     """conv(x + c, w, b) => conv(x, w, b') with b' = b + sum of w * c
 
     matmul(x + c, w) => matmul(x, w) + c w
-    [no padding; w, b and c are constant, c has one number an input channel, the sum no other use]
+    [no padding of zeros; w, b and c are constant, c has one number an input channel, the sum no
+    other use]
     """
     match node.operands:
         case (Value(Node("add", (Value() as x, c))) as y, *_) if (array := g.array(c)) is not None:

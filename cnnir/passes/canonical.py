@@ -12,6 +12,7 @@ import numpy as np
 
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Elementwise
+from cnnir.ops.boundary import ZERO, reads
 from cnnir.passes.base import RulePass
 from cnnir.passes.constants import uniform
 from cnnir.rewrite import Result, decline, other_uses, rule
@@ -165,12 +166,19 @@ _UNIT = {"stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}
 
 @rule("conv", "conv_transpose", "max_pool", "max_pool_index", "avg_pool", "lp_pool")
 def default_window(g: Graph, node: Node) -> Result:
-    """conv(x, w) {stride=(1, 1), padding=(0, 0, 0, 0)} => conv(x, w)  [so for all windows]"""
+    """conv(x, w) {stride=(1, 1), padding=(0, 0, 0, 0)} => conv(x, w)
+
+    so for all windows, and for a boundary that nothing is read beyond
+    """
     default = {
         name: ()
         for name, unit in _UNIT.items()
         if node.attrs.get(name) and all(v == unit for v in node.attrs[name])
     }
+    if words := node.attrs.get("boundary"):
+        padding = node.attrs["padding"] or (0,) * (2 * len(words))
+        if set(reads(words, padding)) == {ZERO}:
+            default["boundary"] = ()
     return g.add(node.name, *node.operands, **node.attrs | default) if default else None
 
 

@@ -171,6 +171,8 @@ def pad_value_into_map(g: Graph, node: Node) -> Result:
     if not g.sole_user(y):
         return decline(node, other_uses(g, y, by=node))
     window = layer.window
+    if window.bordered:
+        return decline(node, "the convolution has a boundary of its own")
     padding = tuple(a + b for a, b in zip(window.padding, spatial, strict=True))
     direct = replace(window, padding=padding)
     shape = Shape(direct, x.type, node.results[0].type.shape[1], map=True)
@@ -257,8 +259,11 @@ def collapse_dense_after_conv(g: Graph, node: Node, options: Collapse) -> Result
         case _:
             return None
     conv, x = y.node, y.node.operands[0]
-    if x is None or not x.type.size or window_of(conv) is None:
+    window = window_of(conv)
+    if x is None or not x.type.size or window is None:
         return decline(node, f"the weights of the {conv.name} are not constant")
+    if window.bordered:
+        return decline(node, "its transpose would add at the border")
     if not (g.sole_user(y) and g.sole_user(rows)):
         return decline(node, other_uses(g, y, rows, by=node))
     inner, columns = x.type.size // x.type.shape[0], a.type.shape[1]

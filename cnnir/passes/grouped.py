@@ -103,6 +103,7 @@ def trim_kernel(g: Graph, node: Node) -> Result:
         tuple(d * step for d, (*_, step) in zip(window.dilation, ranges, strict=True)),
         tuple(padding),
         window.groups,
+        window.boundary,
     )
     value = g.add("conv", x, g.param(w.name or "w", kernel), *rest, **trimmed.attrs())
     return accept(node, value, f"{window.kernel} taps, of which {trimmed.kernel} are used")
@@ -118,7 +119,7 @@ def drop_dead_channels(g: Graph, node: Node) -> Result:
     One that v multiplies by zero, or whose filter in w is zero, so that f(b) is the same
     everywhere: that moves into the bias of the outer convolution.
     [one group each, constant weights, f elementwise with constants a channel, no other uses; f(b)
-    is zero or the outer convolution has no padding]
+    is zero or no zeros pad the outer convolution]
     """
     window = window_of(node)
     if window is None or node.name != "conv":
@@ -139,7 +140,7 @@ def drop_dead_channels(g: Graph, node: Node) -> Result:
     if window.groups != 1 or found.inner.attrs["groups"] != 1:
         return decline(node, "a channel does nothing, but the convolutions have groups")
     level = _constant_channels(g, found, still)
-    if any(window.padding):
+    if window.zeros:
         still &= level == 0
     dead = unread | still
     if dead.all():

@@ -48,8 +48,8 @@ def window_of(node: Node) -> Window | None:
         case Node("conv", (_, Value() as w, *bias)) if is_constant(w):
             if bias and not is_constant(bias[0]):
                 return None
-            given = (attrs["stride"], attrs["dilation"], attrs["padding"], attrs["groups"])
-            return Window.of(w.type.shape[2:], *given)
+            names = ("stride", "dilation", "padding", "groups", "boundary")
+            return Window.of(w.type.shape[2:], *(attrs[name] for name in names))
         case Node("avg_pool", (Value() as x,)) if x.type.dtype in COMPUTED:
             given = (attrs["stride"], attrs["dilation"], attrs["padding"], x.type.shape[1])
             window = Window.of(attrs["kernel"], *given)
@@ -82,7 +82,7 @@ class Shape:
         """The two as one, or why that is not exact."""
         if reason := border_reason(self.window, second.window, self.x.shape[2:]):
             return reason
-        differs = self.map or (self.bias and any(second.window.padding))
+        differs = self.map or (self.bias and second.window.zeros)
         bias = (self.bias or second.bias) and not differs
         return Shape(composed(self.window, second.window), self.x, second.filters, bias, differs)
 
@@ -152,7 +152,7 @@ class Linear:
 def _shifted(first: Linear, second: Linear, sizes: Ints) -> np.ndarray:
     """What the second layer makes of the shift of the first, and its own shift."""
     assert first.shift is not None
-    if first.shift.ndim == 1 and not any(second.window.padding):
+    if first.shift.ndim == 1 and not second.window.zeros:
         taps = tuple(range(2, second.w.ndim))
         groups = second.window.groups
         sums = second.w.sum(taps).reshape(groups, -1, second.w.shape[1])

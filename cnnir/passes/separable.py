@@ -2,8 +2,8 @@
 
 Over space: k x k as k x 1 and 1 x k, through as many channels as the rank says (one for each of
 a depthwise kernel: Gauss, Sobel, binomial). Over channels: depthwise and 1x1. In three dimensions
-what is left is looked at again. `factor.py` has the mathematics. A convolution that pads with zeros
-splits exactly: each half pads the axes that it works on, and the first has no bias.
+what is left is looked at again. `factor.py` has the mathematics. A padded convolution splits
+exactly, whatever its boundary: each half pads the axes that it works on, and the first has no bias.
 
 By default the rank is the numerical one, so that values change by rounding. `tolerance` asks for
 more: the error that the weights of a layer may have, in the Frobenius norm and relative to them.
@@ -91,7 +91,7 @@ def _on_axes(window: Window, axes: tuple[int, ...], groups: int | None = None) -
         for values in (window.kernel, window.stride, window.dilation)
     )
     padding = tuple(p if keep else 0 for p, keep in zip(window.padding, kept * 2, strict=True))
-    return Window(kernel, stride, dilation, padding, groups or window.groups)
+    return Window(kernel, stride, dilation, padding, groups or window.groups, window.boundary)
 
 
 def _taps(window: Window) -> str:

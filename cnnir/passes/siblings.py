@@ -15,6 +15,7 @@ import numpy as np
 
 from cnnir.ir import Graph, Node, Value
 from cnnir.ops import Elementwise
+from cnnir.ops.boundary import reads
 from cnnir.passes.base import Pass
 from cnnir.rewrite import Declined, Outcome, decline, replace_values, unite
 
@@ -23,8 +24,8 @@ from cnnir.rewrite import Declined, Outcome, decline, replace_values, unite
 class Siblings(Pass):
     """conv(x, w, b), conv(x, v, c) => slices of conv(x, [w; v], [b; c])
 
-    [constant weights; equal kernel, stride, padding, dilation; one group; the same activations
-    follow, which then follow the one convolution; reading x is a good part of the work]
+    [constant weights; equal kernel, stride, padding, boundary, dilation; one group; the same
+    activations follow, which then follow the one convolution; reading x is a good part of the work]
     """
 
     name = "siblings"
@@ -91,7 +92,8 @@ def _likeness(node: Node) -> tuple[object, ...]:
     rank = len(node.results[0].type.shape) - 2
     stride, dilation = (node.attrs[k] or (1,) * rank for k in ("stride", "dilation"))
     padding = node.attrs["padding"] or (0,) * 2 * rank
-    return node.operands[0], _weights(node).type.shape[1:], stride, dilation, padding
+    words = reads(node.attrs["boundary"], padding)
+    return node.operands[0], _weights(node).type.shape[1:], stride, dilation, padding, words
 
 
 def _attachment(g: Graph, node: Node) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnir.ops.boundary import ZERO, reads, zeros_left
 from cnnir.ops.conv import window_sizes
 
 Ints = tuple[int, ...]
@@ -24,22 +25,35 @@ Ints = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Window:
-    """What a convolution reads, on every spatial axis: begins, then ends, are its padding."""
+    """What a convolution reads, on every spatial axis: begins, then ends, are its padding.
+
+    boundary says what is there; it is "zero" on an axis without padding.
+    """
 
     kernel: Ints
     stride: Ints
     dilation: Ints
     padding: Ints
     groups: int = 1
+    boundary: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "boundary", reads(self.boundary, self.padding))
 
     @classmethod
     def of(
-        cls, kernel: Ints, stride: Ints = (), dilation: Ints = (), padding: Ints = (), groups=1
+        cls,
+        kernel: Ints,
+        stride: Ints = (),
+        dilation: Ints = (),
+        padding: Ints = (),
+        groups: int = 1,
+        boundary: tuple[str, ...] = (),
     ) -> Window:
         """With () for what is trivial on all axes, as attributes of nodes have it."""
         rank = len(kernel)
-        one = (1,) * rank
-        return cls(kernel, stride or one, dilation or one, padding or (0,) * (2 * rank), groups)
+        one, none = (1,) * rank, (0,) * (2 * rank)
+        return cls(kernel, stride or one, dilation or one, padding or none, groups, boundary)
 
     @property
     def rank(self) -> int:
@@ -56,12 +70,22 @@ class Window:
         """Whether result i depends on element i alone."""
         return {*self.kernel, *self.stride} == {1} and not any(self.padding)
 
+    @property
+    def zeros(self) -> bool:
+        """Whether zeros pad what it reads."""
+        return any(zeros_left(self.padding, self.boundary))
+
+    @property
+    def bordered(self) -> bool:
+        """Whether anything else pads it."""
+        return set(self.boundary) != {ZERO}
+
     def attrs(self) -> dict[str, Any]:
         """Attributes of a conv node, () where they are trivial."""
         given = {"stride": self.stride, "dilation": self.dilation, "padding": self.padding}
         trivial = {"stride": 1, "dilation": 1, "padding": 0}
         kept = {k: v if any(n != trivial[k] for n in v) else () for k, v in given.items()}
-        return kept | {"groups": self.groups}
+        return kept | {"groups": self.groups, "boundary": self.boundary if self.bordered else ()}
 
     def sizes(self, of: Ints) -> Ints:
         """How many windows an operand of these sizes has."""
@@ -84,7 +108,8 @@ def composed(first: Window, second: Window) -> Window:
         second.padding[i] * first.stride[i % rank] + first.padding[i] for i in range(2 * rank)
     )
     groups = math.gcd(first.groups, second.groups)
-    return Window(kernel, stride, tuple(d for *_, d in steps), padding, groups)
+    words = (b if a == ZERO else a for a, b in zip(first.boundary, second.boundary, strict=True))
+    return Window(kernel, stride, tuple(d for *_, d in steps), padding, groups, tuple(words))
 
 
 def _steps(first: Window, second: Window, axis: int) -> tuple[int, int, int]:
@@ -119,20 +144,45 @@ def composed_kernel(w1: np.ndarray, first: Window, w2: np.ndarray, second: Windo
 
 
 def border_reason(first: Window, second: Window, sizes: Ints) -> str:
-    """Why zeros that pad the result of `first` are not what `first` gives there; nothing if so.
+    """Why what pads the result of `first` is not what `first` gives there; nothing if it is.
 
-    `sizes` are those of the operand of `first`, whose bias is not looked at. Position -1 of the
-    result must read only what lies before the operand, and the position behind the last one only
-    what lies behind it.
+    `sizes` are those of the operand of `first`, whose bias is not looked at.
     """
-    rank, results = first.rank, first.sizes(sizes)
     for a, size in enumerate(sizes):
-        stride, begin = first.stride[a], first.padding[a]
-        reached = -stride + first.spans[a] - 1 - begin
-        if second.padding[a] and reached >= 0:
-            return f"zeros pad the result between the two at the begin of spatial axis {a}"
-        if second.padding[rank + a] and results[a] * stride - begin < size:
-            return f"zeros pad the result between the two at the end of spatial axis {a}"
+        if second.boundary[a] != ZERO or first.boundary[a] != ZERO:
+            if not _continues(first, second, a, size):
+                return f"the boundaries of the two on spatial axis {a} do not go together"
+        elif reason := _zeros_reason(first, second, a, sizes):
+            return reason
+    return ""
+
+
+def _continues(first: Window, second: Window, axis: int, size: int) -> bool:
+    """Whether on an axis with a boundary that is not zero one such window reads what the two do.
+
+    It does if the second reads nothing beyond the result of the first; or the first looks at each
+    position by itself, which beyond the border is one inside; or both go round the same circle.
+    """
+    rank, one = first.rank, first.stride[axis] == 1
+    if not second.padding[axis] and not second.padding[rank + axis]:
+        return True
+    padded = first.padding[axis] or first.padding[rank + axis]
+    if first.kernel[axis] == 1 and one and not padded:
+        return True
+    round_both = first.boundary[axis] == second.boundary[axis] == "circular"
+    whole = first.padding[axis] + first.padding[rank + axis] == first.spans[axis] - 1
+    return round_both and one and whole
+
+
+def _zeros_reason(first: Window, second: Window, a: int, sizes: Ints) -> str:
+    """The same on an axis with zeros. Position -1 of the result must read only what lies before the
+    operand, and the position behind the last one only what lies behind it."""
+    rank, stride, begin = first.rank, first.stride[a], first.padding[a]
+    reached = -stride + first.spans[a] - 1 - begin
+    if second.padding[a] and reached >= 0:
+        return f"zeros pad the result between the two at the begin of spatial axis {a}"
+    if second.padding[rank + a] and first.sizes(sizes)[a] * stride - begin < sizes[a]:
+        return f"zeros pad the result between the two at the end of spatial axis {a}"
     return ""
 
 
@@ -152,11 +202,13 @@ def ungrouped(w: np.ndarray, groups: int, wanted: int) -> np.ndarray:
 
 
 def common_window(a: Window, b: Window, sizes: Ints) -> Window | None:
-    """A window that reads all that two of equal strides and results read; None if they are not.
+    """A window that reads all that two of equal strides and results read; None if they are not,
+    or read different things beyond a border.
 
     Taps of both lie on its grid: its dilation divides theirs and the distance of their begins.
     """
-    if a.stride != b.stride or a.sizes(sizes) != b.sizes(sizes):
+    words = _common_boundary(a, b)
+    if words is None or a.stride != b.stride or a.sizes(sizes) != b.sizes(sizes):
         return None
     rank, kernel, dilation, padding = a.rank, [], [], [0] * (2 * a.rank)
     for axis, (size, results) in enumerate(zip(sizes, a.sizes(sizes), strict=True)):
@@ -169,7 +221,18 @@ def common_window(a: Window, b: Window, sizes: Ints) -> Window | None:
         last = (results - 1) * a.stride[axis] + max(ends)
         padding[rank + axis] = max(0, last - size + 1)
     groups = math.gcd(a.groups, b.groups)
-    return Window(tuple(kernel), a.stride, tuple(dilation), tuple(padding), groups)
+    return Window(tuple(kernel), a.stride, tuple(dilation), tuple(padding), groups, words)
+
+
+def _common_boundary(a: Window, b: Window) -> tuple[str, ...] | None:
+    """The word of each axis; None where both windows have padding and theirs differ."""
+    words: list[str] = []
+    for axis in range(a.rank):
+        own = {w.boundary[axis] for w in (a, b) if w.padding[axis] or w.padding[w.rank + axis]}
+        if len(own) > 1:
+            return None
+        words.append(*own or {ZERO})
+    return tuple(words)
 
 
 def _gap(begins: list[int]) -> list[int]:

@@ -1,15 +1,18 @@
 """Training: one compiled step of forward, loss, backward and update, and what runs it.
 
 optimizers   how a weight changes by its gradient; schedules and clip go with it
+newton       how all weights change by the loss's second derivatives
 graph        the graph of a step
 weights      the state of a training: weights and slots, updated in place
-step         compiled steps, for batches of any size
+step         compiled steps, for batches of any size; newton_step those of newton
 trainer      epochs: data, history, stopping, checkpoint and progress are its parts
 """
 
 from cnnir.training.clip import clip_norm, clip_value
 from cnnir.training.graph import Objective, StepGraph, evaluation_graph, training_graph
 from cnnir.training.history import History
+from cnnir.training.newton import NewtonCG
+from cnnir.training.newton_step import NewtonRecord, NewtonStep
 from cnnir.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from cnnir.training.schedules import Cosine, OneCycle, Steps, WarmUp
 from cnnir.training.step import Step
@@ -23,6 +26,9 @@ __all__ = [
     "Cosine",
     "EarlyStopping",
     "History",
+    "NewtonCG",
+    "NewtonRecord",
+    "NewtonStep",
     "Objective",
     "OneCycle",
     "Optimizer",

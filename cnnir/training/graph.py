@@ -97,16 +97,47 @@ def training_graph(
 
     Raises InputError where no weight trains, and the errors of tracing and of gradients.
     """
-    optimizers: dict[str, Optimizer] = {}
+    return _Builder(Aim.of_net(net, objective, groups, inputs, targets), groups, clip).build(
+        recompute
+    )
 
-    def outputs(result: Any, trace: Trace) -> dict[str, Tensor]:
-        found = _measured(objective, result, trace, targets)
-        optimizers.update(_assigned(net, trace, groups))
-        terms = _terms(objective, trace, optimizers)
-        return {**found, "objective": sum(terms, found["loss"])} if terms else found
 
-    traced = net.trace(inputs, training=True, then=outputs)
-    return _Builder(net, traced, optimizers, groups, clip).build(recompute)
+@dataclass
+class Aim:
+    """A net in its training form with what it is trained for, before anything is derived."""
+
+    traced: Traced
+    """Its outputs are the loss and the metrics, then the objective where there are regularisers,
+    then what running statistics become. Weights that change are inputs."""
+    optimizers: dict[str, Optimizer]
+    """Of every weight that trains."""
+    names: list[str]
+    """The weights that train, in the order in which forward needs them."""
+    of: str
+    """The output to make small: the loss, or with regularisers the objective."""
+
+    @classmethod
+    def of_net(cls, net: Module, objective: Objective, groups: Groups, inputs: Types,
+               targets: Types) -> Aim:  # fmt: skip
+        """Trace the net for inputs and targets of these types."""
+        optimizers: dict[str, Optimizer] = {}
+
+        def outputs(result: Any, trace: Trace) -> dict[str, Tensor]:
+            found = _measured(objective, result, trace, targets)
+            optimizers.update(_assigned(net, trace, groups))
+            terms = _terms(objective, trace, optimizers)
+            return {**found, "objective": sum(terms, found["loss"])} if terms else found
+
+        traced = net.trace(inputs, training=True, then=outputs)
+        names = _by_first_use(traced, optimizers)
+        _as_inputs(traced, [*names, *traced.updates])
+        of = "objective" if "objective" in traced.graph.output_names else "loss"
+        return cls(traced, optimizers, names, of)
+
+    @property
+    def weights(self) -> list[str]:
+        """All that a step changes."""
+        return [*self.names, *self.traced.updates]
 
 
 def evaluation_graph(net: Module, objective: Objective | None, inputs: Types, targets: Types,
@@ -194,34 +225,24 @@ def _as_inputs(traced: Traced, names: Sequence[str]) -> None:
 class _Builder:
     """From a traced net with a loss to the graph of a step."""
 
-    def __init__(
-        self,
-        net: Module,
-        traced: Traced,
-        optimizers: Mapping[str, Optimizer],
-        groups: Groups,
-        clip: Clip | None,
-    ) -> None:
-        self.traced, self.optimizers, self.groups, self.clip = traced, optimizers, groups, clip
-        self.names = _by_first_use(traced, optimizers)
-        self.weights = [*self.names, *traced.updates]
-        _as_inputs(traced, self.weights)
+    def __init__(self, aim: Aim, groups: Groups, clip: Clip | None) -> None:
+        self.aim, self.groups, self.clip = aim, groups, clip
         self.slots: dict[str, TensorType] = {}
         self.numbers: dict[str, tuple[str, str]] = {}
         self.carried: dict[str, Tensor] = {}
 
     def build(self, recompute: Choice | None) -> StepGraph:
         """Differentiate, clip, update."""
-        last_first = self.names[::-1]  # so the graph needs the least memory
-        of = "objective" if "objective" in self.traced.graph.output_names else "loss"
-        graph = gradient(self.traced.graph, of, last_first, recompute=recompute)
+        aim = self.aim
+        last_first = aim.names[::-1]  # so the graph needs the least memory
+        graph = gradient(aim.traced.graph, aim.of, last_first, recompute=recompute)
         trace = Trace(graph, {}, True, 0)
         found = {
             n: Tensor(trace, v) for n, v in zip(graph.output_names, graph.outputs, strict=True)
         }
         inputs = {v.name or "": Tensor(trace, v) for v in graph.inputs}
         gradients = {name: found.pop(f"grad.{name}") for name in last_first}
-        updates = {name: found.pop(f"{name} updated") for name in self.traced.updates}
+        updates = {name: found.pop(f"{name} updated") for name in aim.traced.updates}
         if self.clip:
             gradients = self.clip(gradients)
         shared = self._numbers(trace)
@@ -231,7 +252,7 @@ class _Builder:
                 self._update(name, inputs[name], dw, shared)
         found.pop("objective", None)
         self._outputs(graph, found)
-        return StepGraph(graph, self.weights, self.slots, self.numbers)
+        return StepGraph(graph, aim.weights, self.slots, self.numbers)
 
     def _numbers(self, trace: Trace) -> dict[str, dict[str, Tensor]]:
         """The inputs of every group's optimiser."""
@@ -250,7 +271,7 @@ class _Builder:
     def _update(
         self, name: str, w: Tensor, dw: Tensor, shared: Mapping[str, Mapping[str, Tensor]]
     ) -> None:
-        optimizer, trace = self.optimizers[name], w.trace
+        optimizer, trace = self.aim.optimizers[name], w.trace
         pattern = next(p for p in self.groups if fnmatchcase(name, p))
         numbers = {n: x if w.dtype == "f32" else x.astype(w.dtype)
                    for n, x in shared[pattern].items()}  # fmt: skip

@@ -28,7 +28,7 @@ Types = dict[str, TensorType]
 
 
 @dataclass
-class _Compiled:
+class Compiled:
     """A program and how its inputs are fed."""
 
     described: StepGraph
@@ -73,7 +73,7 @@ class Step:
         """Steps that are done."""
         self.weights: Weights | None = None
         self._compile = recipe(target, **options)
-        self._known: dict[tuple[Any, ...], _Compiled] = {}
+        self._known: dict[tuple[Any, ...], Compiled] = {}
         self._flags: list[bool] = []
         self._constants: list[np.ndarray] = []
 
@@ -84,12 +84,8 @@ class Step:
         batch that does not fit, or for labels that are no class, before anything changes.
         """
         compiled = self.compiled(inputs, targets)
-        assert self.weights is not None
-        arrays = _checked(compiled, [*inputs, *targets])
-        arrays |= self._numbers(compiled, epoch)
-        self.weights.refresh()
-        fed = [arrays[name] for name in compiled.fed]
-        results = compiled.made.program.advance(fed, self.weights.state)
+        numbers = self._numbers(compiled, epoch)
+        results = self._advance(compiled, [*inputs, *targets], numbers)
         self.number += 1
         return dict(zip(compiled.shown, map(float, results), strict=True))
 
@@ -97,7 +93,7 @@ class Step:
         """The learning rate of every group."""
         return {p: o.rate(epoch) for p, o in self.groups.items() if o is not None}
 
-    def compiled(self, inputs: Arrays, targets: Arrays) -> _Compiled:
+    def compiled(self, inputs: Arrays, targets: Arrays) -> Compiled:
         """The program for batches of these types, compiled when it is first asked for."""
         return self._get("train", inputs, targets, self._train)
 
@@ -129,7 +125,7 @@ class Step:
     def _get(
         self, kind: str, inputs: Arrays, targets: Arrays,
         build: Callable[[Types, Types], StepGraph],
-    ) -> _Compiled:  # fmt: skip
+    ) -> Compiled:  # fmt: skip
         key = (kind, *((a.dtype, a.shape) for a in (*inputs, *targets)))
         if key not in self._known:
             given, wanted = self._typed(inputs, targets)
@@ -152,10 +148,13 @@ class Step:
         )
 
     def _train(self, inputs: Types, targets: Types) -> StepGraph:
-        described = training_graph(
+        return self._hold(training_graph(
             self.net, self.objective, self.groups, inputs, targets,
             clip=self.clip, recompute=self.recompute,
-        )  # fmt: skip
+        ))  # fmt: skip
+
+    def _hold(self, described: StepGraph) -> StepGraph:
+        """Have arrays for the weights and slots of a step's graph."""
         names = {*described.weights, *described.slots}
         if self.weights is None or names != set(self.weights.types):
             self.weights = Weights(self.net, described.weights, described.slots, self.weights)
@@ -167,25 +166,38 @@ class Step:
         objective = self.objective if targets else None
         return evaluation_graph(self.net, objective, inputs, targets, list(held))
 
-    def _made(self, described: StepGraph, inputs: list[str], targets: list[str]) -> _Compiled:
+    def _made(self, described: StepGraph, inputs: list[str], targets: list[str]) -> Compiled:
         graph = described.graph
         labels = LabelCheck(graph, targets)
         held = {*described.weights, *described.slots}
         types = {v.name or "": v.type for v in graph.inputs if v.name not in held}
         shown = [n for i, n in enumerate(graph.output_names) if i not in graph.carried]
         made = self._compile(graph)
-        return _Compiled(described, made, [*inputs, *targets], list(types), types, shown, labels)
+        return Compiled(described, made, [*inputs, *targets], list(types), types, shown, labels)
 
     # ------------------------------------------------------------------ running
 
-    def _run(self, compiled: _Compiled, given: Arrays) -> list[np.ndarray]:
+    def _advance(
+        self, compiled: Compiled, given: Arrays, more: Mapping[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """A run that takes weights from the state and leaves there what the graph carries over.
+
+        more: inputs beside the data.
+        """
+        assert self.weights is not None
+        arrays = {**_checked(compiled, given), **more}
+        self.weights.refresh()
+        fed = [arrays[name] for name in compiled.fed]
+        return compiled.made.program.advance(fed, self.weights.state)
+
+    def _run(self, compiled: Compiled, given: Arrays) -> list[np.ndarray]:
         arrays = list(_checked(compiled, given).values())
         if self.weights is None:
             return compiled.made.program.run(arrays)
         self.weights.refresh()
         return compiled.made.program.advance(arrays, self.weights.state)
 
-    def _numbers(self, compiled: _Compiled, epoch: float) -> dict[str, np.ndarray]:
+    def _numbers(self, compiled: Compiled, epoch: float) -> dict[str, np.ndarray]:
         """The inputs of the step that are single numbers."""
         found: dict[str, dict[str, float]] = {}
         arrays = {}
@@ -214,7 +226,7 @@ def _groups(optimizer: Any) -> Groups:
     return groups
 
 
-def _checked(compiled: _Compiled, given: Arrays) -> dict[str, np.ndarray]:
+def _checked(compiled: Compiled, given: Arrays) -> dict[str, np.ndarray]:
     """The arrays by name, as programs take them; labels looked at."""
     named = dict(zip(compiled.data, given, strict=True))
     compiled.labels.check(named)

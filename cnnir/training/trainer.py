@@ -17,6 +17,7 @@ from cnnir.training.checkpoint import Checkpoint, read, write
 from cnnir.training.clip import Clip
 from cnnir.training.data import Arrays, Batch, Data, data_of, several, shared_out
 from cnnir.training.history import History, Mean, Row
+from cnnir.training.newton_step import NewtonStep, is_newton
 from cnnir.training.optimizers import Groups, Optimizer
 from cnnir.training.progress import Show, shown
 from cnnir.training.ready import make_ready
@@ -65,7 +66,8 @@ class Trainer:
         if type(seed) is not int or seed < 0:
             raise InputError(f"seed is {seed!r}, wanted an integer of at least 0")
         self.net, self.seed = net, seed
-        self.step = Step(
+        make = NewtonStep if is_newton(optimizer) else Step
+        self.step = make(
             net, loss, optimizer, metrics=metrics, regularisers=regularisers, clip=clip, seed=seed,
             recompute=recompute, target=target, **options,
         )  # fmt: skip
@@ -281,7 +283,7 @@ def _rates(rates: Mapping[str, float]) -> Row:
 
 def _hint(batch: Batch, data: Data) -> str:
     """What is special about the last batch, where it did not fit."""
-    if isinstance(data, Arrays) and batch.size < data.size:
+    if isinstance(data, Arrays) and batch.size < data.size < data.length:
         return (
             f"\n  this is the last batch, with {batch.size} of {data.length} samples; "
             "partial='drop' leaves it out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -31,16 +32,16 @@ class Weights:
         self._parameters: dict[str, Parameter] = {name: known[name] for name in names}
         types = {name: p.type for name, p in self._parameters.items()}
         self.state = State(types | dict(slots))
-        self._homes = {name: Home(self.state.arrays[name]) for name in self._parameters}
-        for name in slots:
-            if before is not None and name in before.state.arrays:
-                self.state.arrays[name][...] = before.state.arrays[name]
+        self._homes = {name: Home(partial(self._now, name)) for name in self._parameters}
+        if before is not None:
+            kept = before.state.arrays
+            self.state.write({name: kept[name] for name in slots if name in kept})
 
     def refresh(self) -> None:
         """Take weights that were changed from outside since the last step."""
         for name, parameter in self._parameters.items():
             if parameter.home is not self._homes[name]:
-                self.state.arrays[name][...] = parameter.array
+                self.state.write({name: parameter.array})
                 parameter.home = self._homes[name]
 
     def read(self) -> dict[str, np.ndarray]:
@@ -51,10 +52,13 @@ class Weights:
     def write(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Replace all arrays, of weights and slots."""
         self.refresh()
-        for name, array in self.state.arrays.items():
-            array[...] = arrays[name]
+        self.state.write({name: arrays[name] for name in self.state.types})
 
     @property
     def types(self) -> dict[str, TensorType]:
         """Name -> element type and shape of every array."""
-        return {name: TensorType.of(array) for name, array in self.state.arrays.items()}
+        return self.state.types
+
+    def _now(self, name: str) -> np.ndarray:
+        """An array as it is, brought from a device where that has a newer one."""
+        return self.state.arrays[name]

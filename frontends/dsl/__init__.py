@@ -108,9 +108,7 @@ from cnnir.frontends.dsl.losses import (
     cross_entropy,
     huber,
     kl_divergence,
-    l2,
     nll_loss,
-    roughness,
     squared_error,
 )
 from cnnir.frontends.dsl.module import Module, Traced, symbol
@@ -138,6 +136,7 @@ from cnnir.frontends.dsl.pool import (
     lp_pool,
     max_pool,
 )
+from cnnir.frontends.dsl.regularisers import l2, roughness, tikhonov
 from cnnir.frontends.dsl.shapes import (
     ChannelShuffle,
     Flatten,
@@ -329,6 +328,7 @@ __all__ = [
     "symmetric_conv",
     "tanh",
     "threshold",
+    "tikhonov",
     "toeplitz",
     "transpose",
     "uniform",

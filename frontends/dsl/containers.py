@@ -76,20 +76,27 @@ class Sequential(Module):
 
 
 class Branches(Module):
-    """Every branch sees the input; what they give is joined along an axis, the channels."""
+    """Every branch sees the input; what they give is joined along an axis, the channels.
 
-    def __init__(self, *branches: Part, axis: int = 1) -> None:
-        if not branches:
+    Branches given by keyword have that name; the others are called branch1, branch2, ...
+    """
+
+    def __init__(self, *branches: Part, axis: int = 1, **named: Part) -> None:
+        if not branches and not named:
             raise IRError("no branches, wanted at least one")
-        self.branches, self.axis = [as_module(b) for b in branches], axis
+        counted = {f"branch{i}": branch for i, branch in enumerate(branches, 1)}
+        if twice := sorted(counted.keys() & named):
+            raise IRError(f"there are two branches named {twice[0]!r}")
+        self.named = {name: as_module(b) for name, b in {**counted, **named}.items()}
+        self.axis = axis
 
     def children(self) -> Iterator[tuple[str, Module]]:
-        """The branches, counted from 1."""
-        yield from ((f"branch{i}", b) for i, b in enumerate(self.branches, 1))
+        """The branches by name."""
+        yield from self.named.items()
 
     def forward(self, x: Tensor) -> Tensor:
         """All that the branches give, joined."""
-        return concat([branch(x) for branch in self.branches], self.axis)
+        return concat([branch(x) for branch in self.named.values()], self.axis)
 
 
 class Residual(Module):

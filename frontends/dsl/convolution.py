@@ -11,17 +11,14 @@ from cnnir.frontends.dsl.initialisers import Initialiser, he_normal, zeros
 from cnnir.frontends.dsl.module import Module
 from cnnir.frontends.dsl.tensor import Tensor, op
 from cnnir.frontends.dsl.windows import (
-    MODES,
     Boundary,
     Ints,
     Padding,
     Size,
-    bordered,
     channels,
     check_boundary,
     check_image,
     entries,
-    extended,
     kernel_of,
     pads,
 )
@@ -51,12 +48,11 @@ def conv(
     kernel, steps = weight.shape[2:], entries("stride", stride, rank)
     spread = entries("dilation", dilation, rank)
     border = pads(padding, x.shape[2:], kernel, steps, spread)
-    # one pad for all axes where they are alike: it is one step instead of several
-    if len(set(words)) == 1 and words[0] != "zero":
-        x, border = bordered(x, border, MODES[words[0]]), (0,) * (2 * rank)
-    else:
-        x, border = extended(x, border, words)
-    return op("conv", x, weight, bias, stride=steps, padding=border, dilation=spread, groups=groups)
+    beyond = () if set(words) == {"zero"} or not any(border) else words
+    return op(
+        "conv", x, weight, bias, stride=steps, padding=border, dilation=spread, groups=groups,
+        boundary=beyond,
+    )  # fmt: skip
 
 
 def conv_transpose(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnir.errors import IRError
-from cnnir.frontends.dsl.module import Module
+from cnnir.frontends.dsl.module import Module, check_arguments
 
 
 class Function(Module):
@@ -25,10 +25,9 @@ class Function(Module):
         else:
             self.call = self.function
         self.args, self.options = args, options
-        try:
-            inspect.signature(self.call).bind(None, *args, **options)
-        except TypeError as error:
-            raise IRError(f"{error}, it is written {self._usage()}") from None
+        signature = inspect.signature(self.call)
+        after_x = signature.replace(parameters=list(signature.parameters.values())[1:])
+        check_arguments(type(self).__name__, after_x, args, options)
 
     @property
     def kind(self) -> str:
@@ -39,11 +38,6 @@ class Function(Module):
     def forward(self, *xs: Any) -> Any:
         """The function of the tensors and the options given."""
         return self.call(*xs, *self.args, **self.options)
-
-    def _usage(self) -> str:
-        parameters = list(inspect.signature(self.call).parameters.values())[1:]
-        shown = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])
-        return f"{type(self).__name__}{shown}"
 
 
 def layer(name: str, function: Callable[..., Any]) -> type[Module]:

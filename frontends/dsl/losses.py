@@ -1,4 +1,4 @@
-"""Losses, regularisers and metrics: functions of tensors that give one number.
+"""Losses and metrics: functions of tensors that give one number.
 
 A loss is a function of what a net gave and of a target, in this order. Those of pairs of elements
 take the mean over all of them; those of class labels the mean over the labels.
@@ -84,28 +84,6 @@ def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
         )
     best = op("argmax", scores, axis=1, keepdims=False)
     return equal(best, labels.astype(best.dtype)).astype("f32").mean()
-
-
-def l2(w: Tensor) -> Tensor:
-    """The sum of the squares of a weight, halved: a regulariser, with w as its gradient."""
-    return (w * w).sum() * 0.5
-
-
-def roughness(w: Tensor) -> Tensor:
-    """The sum of the squares of the discrete Laplacian of filters [O,I,*kernel], halved.
-
-    The Laplacian is the sum over the spatial axes of second differences, with zeros beyond the
-    edges. As a regulariser it makes filters smooth.
-    """
-    if w.rank < 3:
-        raise IRError(f"roughness({w.type}): wanted filters [O, I, *kernel]")
-    bent = w * (-2.0 * (w.rank - 2))
-    for axis in range(2, w.rank):
-        padding = [int(k % w.rank == axis) for k in range(2 * w.rank)]
-        wide, size = op("pad", w, padding=tuple(padding)), w.shape[axis]
-        for start in (0, 2):
-            bent = bent + wide[(slice(None),) * axis + (slice(start, start + size),)]
-    return (bent * bent).sum() * 0.5
 
 
 def _mean_of_pairs(kind: str, x: Tensor, target: Tensor, **attributes: float) -> Tensor:

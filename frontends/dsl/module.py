@@ -51,12 +51,23 @@ class _Declared(type):
         call = re.sub(r"(\.\.\., )+(?=\.\.\.)", "", ", ".join(shown))
         module._state = State(f"{cls.__name__}({call})", user_place())
         try:
+            check_arguments(cls.__name__, inspect.signature(module.__init__), args, kwargs)
             module.__init__(*args, **kwargs)
         except Error as error:
             if getattr(error, "located", False):
                 raise
             raise located(type(error)(f"{cls.__name__}: {error}")) from None
         return module
+
+
+def check_arguments(name: str, signature: inspect.Signature, args: Any, options: Any) -> None:
+    """IRError unless arguments fit; it says how the call is written."""
+    try:
+        signature.bind(*args, **options)
+    except TypeError as error:
+        parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        written = re.sub(r"<function (\w+) at \w+>", r"\1", str(inspect.Signature(parameters)))
+        raise IRError(f"{error}, it is written {name}{written}") from None
 
 
 def _shown(argument: Any) -> str:
@@ -272,9 +283,10 @@ class Module(metaclass=_Declared):
             return {n: given[n] if isinstance(given[n], TensorType) else _type(given[n])
                     for n in names if n in given}  # fmt: skip
         if not least <= len(shapes) <= len(names):
+            whole = f", such as {shapes}" if all(type(s) is int for s in shapes) else ""
             raise IRError(
                 f"{type(self).__name__} takes {', '.join(names)}; "
-                f"{len(shapes)} shapes are given, wanted one for each"
+                f"{len(shapes)} shapes are given, wanted one for each{whole}"
             )
         return {n: _type(s) for n, s in zip(names, shapes, strict=False)}
 

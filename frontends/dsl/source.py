@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
 import sys
@@ -10,9 +11,12 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import TypeVar
 
+from cnnir.errors import Error
+
 F = TypeVar("F", bound=Callable[..., object])
 
-_HERE = os.path.dirname(__file__) + os.sep
+_HERE = tuple(os.path.dirname(file) + os.sep for file in (__file__, inspect.getfile(Error)))
+"""Where the DSL and the rest of the package are: two folders in a checkout."""
 _BOUNDARIES: set[CodeType] = set()
 
 

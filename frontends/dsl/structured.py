@@ -20,6 +20,7 @@ from cnnir.errors import IRError
 from cnnir.frontends.dsl.convolution import conv
 from cnnir.frontends.dsl.initialisers import Initialiser, normal, ones, zeros
 from cnnir.frontends.dsl.module import Module
+from cnnir.frontends.dsl.stencils import laplacian
 from cnnir.frontends.dsl.tensor import Tensor, op
 from cnnir.frontends.dsl.windows import Boundary, Padding, Size, channels, check_image, entries
 
@@ -184,22 +185,27 @@ class StructuredConv(Module):
         )  # fmt: skip
 
 
-def symmetric_conv(size: int, filters: int | None = None, **options: Any) -> StructuredConv:
-    """Square kernels with w[i, j] = w[-i, j] = w[i, -j]: ((size + 1) / 2)^2 parameters each."""
-    half = (size + 1) // 2
-    places = np.minimum(np.arange(size), np.arange(size)[::-1])
-    which = places[:, None] * half + places
-    return StructuredConv(np.eye(half * half)[which.ravel()], (size, size), filters, **options)
+def symmetric_conv(
+    size: int, filters: int | None = None, *, double: bool = True, **options: Any
+) -> StructuredConv:
+    """Square kernels that are symmetric; with an odd size the operator is a symmetric matrix.
+
+    double: w[i, j] = w[-i, j] = w[i, -j], ((size + 1) / 2)^2 parameters each; otherwise
+    w[i, j] = w[-i, -j] alone, (size^2 + 1) / 2 parameters.
+    """
+    if double:
+        half = (size + 1) // 2
+        places = np.minimum(np.arange(size), np.arange(size)[::-1])
+        which, count = (places[:, None] * half + places).ravel(), half * half
+    else:
+        which, count = np.arange(size * size), (size * size + 1) // 2
+        which = np.minimum(which, which[::-1])
+    return StructuredConv(np.eye(count)[which], (size, size), filters, **options)
 
 
 def laplacian_conv(filters: int | None = None, rank: int = 2, **options: Any) -> StructuredConv:
     """Multiples of the discrete Laplacian: 1 parameter a kernel."""
-    stencil = np.zeros((3,) * rank)
-    for axis in range(rank):
-        line = [1] * rank
-        for line[axis], term in ((0, 1), (1, -2), (2, 1)):
-            stencil[tuple(line)] += term
-    return StructuredConv(stencil.reshape(-1, 1), (3,) * rank, filters, **options)
+    return StructuredConv(laplacian(rank).reshape(-1, 1), (3,) * rank, filters, **options)
 
 
 class SeparableKernelConv(Module):

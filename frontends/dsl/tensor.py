@@ -71,6 +71,11 @@ class Tensor:
             "a symbolic tensor is neither true nor false, wanted nn.where(condition, ...)"
         )
 
+    def __float__(self) -> float:
+        raise IRError("a symbolic tensor is no number yet, wanted operators on tensors")
+
+    __int__ = __float__
+
     def __iter__(self) -> Any:
         raise IRError("a symbolic tensor cannot be iterated over, wanted slices such as x[:, :3]")
 

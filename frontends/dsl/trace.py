@@ -7,7 +7,7 @@ the graph however often it is used, and collects what a training step has to upd
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,13 +32,14 @@ CONSTANT = "constant"
 class Home:
     """Where training keeps a weight and updates it; what `Parameter.array` then reads."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self._array, self._copy = array, read_only(array.copy())
+    def __init__(self, now: Callable[[], np.ndarray]) -> None:
+        """now: gives the array that is updated, as it is at present."""
+        self._now, self._copy = now, read_only(now().copy())
 
     def read(self) -> np.ndarray:
         """The weight as it is now, in an array that stays as it is."""
-        if not np.array_equal(_bytes(self._copy), _bytes(self._array)):
-            self._copy = read_only(self._array.copy())
+        if not np.array_equal(_bytes(self._copy), _bytes(self._now())):
+            self._copy = read_only(self._now().copy())
         return self._copy
 
 

@@ -7,14 +7,11 @@ from typing import Any
 
 from cnnir.errors import IRError
 from cnnir.frontends.dsl.tensor import Tensor, op
+from cnnir.ops.boundary import MODES
 
 Ints = tuple[int, ...]
 Size = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
-
-MODES = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}
-"""What lies beyond the boundary, as `pad` calls it; "zero" is the convolution's own."""
-
 
 Boundary = str | Sequence[str]
 """What lies beyond the ends of an image: one word for all axes, or one an axis."""
@@ -90,16 +87,6 @@ def pads(padding: Any, sizes: Ints, kernel: Ints, stride: Ints, dilation: Ints) 
         if not ok or any(type(v) is not int or v < 0 for v in pair):
             raise IRError(f"padding is {padding!r}, {wanted}, none of them negative")
     return (*(p[0] for p in pairs), *(p[1] for p in pairs))
-
-
-def extended(x: Tensor, padding: Ints, boundary: tuple[str, ...]) -> tuple[Tensor, Ints]:
-    """x with the borders that are not zero, axis after axis, and the padding that is left."""
-    rank = len(boundary)
-    for axis, word in enumerate(boundary):
-        if word != "zero":
-            own = tuple(p if a % rank == axis else 0 for a, p in enumerate(padding))
-            x = bordered(x, own, MODES[word])
-    return x, tuple(0 if boundary[a % rank] != "zero" else p for a, p in enumerate(padding))
 
 
 def bordered(x: Tensor, padding: Ints, mode: str, value: float = 0.0) -> Tensor:

@@ -3,13 +3,14 @@
 The text knows the constants of `GemmSpec` and of a tile: BM rows, BN columns, BK terms, COPIES_X
 rows a thread, ROW_STEP rows apart, each time VX channels from term `term_x` of the tile on; SPLITS
 parts of every sum, TILES_K tiles of terms, TILES_A_SPLIT of them in a part; PIECE neighbouring sums
-that a thread has. `{stored}` is the expression of a result from sums[e].
+that a thread finishes at once. `{stored}` is what of them goes to y.
 """
 
 from __future__ import annotations
 
 from cnnir.backends.cuda.epilogue import Epilogue
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
+from cnnir.backends.cuda.operations import storage_type
 
 ROWS = """\
   const int tile_n = blockIdx.x % TILES_N, tile_m = blockIdx.x / TILES_N;
@@ -44,50 +45,40 @@ term < DEPTH && (unsigned)(top[i] + down) < (unsigned)H &&
                           (unsigned)(left[i] + right) < (unsigned)W"""
 
 RESULTS = """\
-  auto finish = [&](int row, int in_group, const float (&sums)[PIECE]) {{
-    if (row >= ROWS) return;
+  auto finish = [&](int row, int in_group, const cn_several<float, PIECE>& sums) {{
+    if (row >= ROWS || in_group >= KG) return;  // all of a piece is in the group, or nothing
     const int column = group * KG + in_group;
-    float out[PIECE];
-#pragma unroll
-    for (int e = 0; e < PIECE; ++e) {{
-      if (in_group + e >= KG) continue;
-      if constexpr (SPLITS > 1) out[e] = sums[e];
-      else out[e] = {stored};
-    }}
-    float* to = y + (long long)(matrix * ROWS + row) * K + column;
     if constexpr (SPLITS > 1) {{
       const long long part = ((long long)blockIdx.z * BATCH + matrix) * ROWS + row;
-      to = (float*)scratch + part * K + column;
-    }}
-    if constexpr (KG % PIECE != 0) {{
-#pragma unroll
-      for (int e = 0; e < PIECE; ++e)
-        if (in_group + e < KG) to[e] = out[e];
-    }} else if constexpr (PIECE == 4) {{
-      if (in_group < KG) *(float4*)to = float4{{out[0], out[1], out[2], out[3]}};
+      cn_write((float*)scratch + part * K + column, sums);
     }} else {{
-      if (in_group < KG) *(float2*)to = float2{{out[0], out[1]}};
+      const int of_all = matrix * ROWS + row;
+      cn_write(y + (long long)of_all * K + column, {stored});
     }}
   }};
 """
 
 
-def signature(spec: GemmSpec, epilogue: Epilogue) -> list[str]:
-    """The parameters of all kernels of a product."""
+def signature(epilogue: Epilogue, x: str, w: str) -> list[str]:
+    """The parameters of all kernels of a product whose operands are stored as such types."""
     return [
         *("int* error", "unsigned char* scratch"),
-        *("const float* __restrict__ x", "const float* __restrict__ w"),
-        *["const float* __restrict__ bias"] * spec.bias,
+        f"const {storage_type(x or 'f32')}* __restrict__ x",
+        f"const {storage_type(w or 'f32')}* __restrict__ w",
         *epilogue.parameters,
-        "float* __restrict__ y",
+        f"{storage_type(epilogue.stored)}* __restrict__ y",
     ]
 
 
-def results(name: str, spec: GemmSpec, epilogue: Epilogue) -> str:
+def piece(spec: GemmSpec, epilogue: Epilogue, widest: int) -> int:
+    """Neighbouring results that a thread stores at once: 16 bytes of them at most."""
+    most = min(widest, epilogue.together)
+    return next(n for n in (8, 4, 2, 1) if n <= most and spec.group_filters % n == 0)
+
+
+def results(name: str, epilogue: Epilogue) -> str:
     """`finish(row, column in the group, sums)`."""
-    value = "sums[e] + bias[column + e]" if spec.bias else "sums[e]"
-    stored = epilogue.call(name, value, "matrix * ROWS + row", "column + e")
-    return RESULTS.format(stored=stored)
+    return RESULTS.format(stored=epilogue.call(name, "sums", "of_all", "column"))
 
 
 def constants(values: dict[str, int]) -> str:

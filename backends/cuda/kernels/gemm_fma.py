@@ -9,134 +9,78 @@ blocks for a device, the terms are split among several, whose sums a second kern
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from cnnir.backends.cuda.epilogue import Epilogue
-from cnnir.backends.cuda.kernels.gather import INSIDE, ROWS, TERM, constants, results, signature
+from cnnir.backends.cuda.kernels import gemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
-from cnnir.backends.cuda.kernels.split import adding, most_splits
-from cnnir.backends.cuda.launch import Launch
-from cnnir.backends.cuda.schedule import Code
-from cnnir.backends.cuda.target import CudaTarget
 
-KIND, ORDER = "gemm_fma", "filters fastest"
 PAD = 4
 """Floats behind each row of x in shared memory: its stores then meet different banks."""
 
 
 @dataclass(frozen=True)
-class Tile:
-    """What a block computes. `share` is the part of peak that its inner loop can reach."""
+class Tile(gemm.Tile):
+    """A thread computes tm x tn results, of bk terms at a time."""
 
-    bm: int
-    bn: int
-    bk: int
     tm: int
     tn: int
-    share: float
-    splits: int = 1
+    bk: int
 
     @property
     def threads(self) -> int:
-        """Of a block."""
         return self.bm // self.tm * self.bn // self.tn
 
+    @property
+    def shared_bytes(self) -> int:
+        return 4 * 2 * self.bk * (self.bm + PAD + self.bn)
 
-TILES = (
-    Tile(128, 128, 8, 8, 8, 0.8),
-    Tile(128, 64, 8, 8, 4, 0.7),
-    Tile(64, 64, 16, 4, 4, 0.6),
-    Tile(32, 64, 16, 4, 4, 0.45),
-    Tile(32, 32, 16, 4, 4, 0.3),
-)
+    def __str__(self) -> str:
+        return f"thread {self.tm}x{self.tn}"
 
 
-def choose(spec: GemmSpec, target: CudaTarget) -> tuple[Tile, float]:
-    """The tile and split of least predicted time, and that time in seconds."""
-    found = []
-    for tile in TILES:
-        for splits in most_splits(spec, tile.bm, tile.bn, tile.bk, target):
-            split = Tile(**{**asdict(tile), "splits": splits})
-            found.append((estimate(spec, split, target), split))
-    seconds, best = min(found, key=lambda pair: pair[0])
-    return best, seconds
+class FmaGemm(gemm.Gemm):
+    """Products and sums in f32."""
 
-
-def estimate(spec: GemmSpec, tile: Tile, target: CudaTarget) -> float:
-    """Seconds, if every multiprocessor does one block after another."""
-    return target.gemm_seconds(
-        spec.flops,
-        blocks(spec, tile),
-        tile.bm * tile.bn,
-        spec.depth,
-        tile.splits,
-        tile.share,
-        False,
+    kind, order, widest = "gemm_fma", "filters fastest", 4
+    dtype, rate, fastest = "f32", "f32", "filters"
+    tiles = (
+        Tile(128, 128, 0.8, 1, 8, 8, 8),
+        Tile(128, 64, 0.7, 1, 8, 4, 8),
+        Tile(64, 64, 0.6, 1, 4, 4, 16),
+        Tile(32, 64, 0.45, 1, 4, 4, 16),
+        Tile(32, 32, 0.3, 1, 4, 4, 16),
     )
 
+    def reject(self, spec: GemmSpec) -> str | None:
+        several = spec.groups > 1 and not spec.packed
+        return spec.reject() or ("groups of weights of run time" if several else None)
 
-def blocks(spec: GemmSpec, tile: Tile) -> int:
-    """Of the grid, splits not counted."""
-    across = -(-spec.group_filters // tile.bn)
-    return across * -(-spec.rows // tile.bm) * spec.groups * spec.batch
+    def pack(self, w: np.ndarray, spec: GemmSpec) -> np.ndarray:
+        return spec.filters_fastest(w)
 
+    def terms(self, tile: Tile) -> int:  # type: ignore[override]
+        return tile.bk
 
-def pack(w: np.ndarray, spec: GemmSpec) -> np.ndarray:
-    """Weights [f, c, *kernel] as the kernel reads them."""
-    return spec.filters_fastest(w)
+    def constants(self, spec: GemmSpec, tile: Tile) -> dict[str, int]:  # type: ignore[override]
+        vx = 4 if spec.vector(4) == 4 else 1
+        vw = 4 if spec.pitch % 4 == 0 else 1
+        row_step = tile.threads // (tile.bk // vx)
+        return {
+            "TM": tile.tm,
+            "TN": tile.tn,
+            "VX": vx,
+            "VW": vw,
+            "PITCH": spec.pitch,
+            "ROW_STEP": row_step,
+            "COPIES_X": -(-tile.bm // row_step),
+            "COPIES_W": -(-tile.bk * tile.bn // vw // tile.threads),
+            "X_PITCH": tile.bm + PAD,
+        }
 
-
-def emit(name: str, spec: GemmSpec, tile: Tile, epilogue: Epilogue) -> Code:
-    """The kernel, and the one that adds what was split."""
-    tiles_n, tiles_m = -(-spec.group_filters // tile.bn), -(-spec.rows // tile.bm)
-    tiles_k = -(-spec.depth // tile.bk)
-    vx = 4 if spec.vector() == 4 else 1
-    vw = 4 if spec.pitch % 4 == 0 else 1
-    row_step = tile.threads // (tile.bk // vx)
-    values = spec.constants() | {
-        "BM": tile.bm,
-        "BN": tile.bn,
-        "BK": tile.bk,
-        "TM": tile.tm,
-        "TN": tile.tn,
-        "THREADS": tile.threads,
-        "TILES_N": tiles_n,
-        "TILES_K": tiles_k,
-        "TILES_A_SPLIT": -(-tiles_k // tile.splits),
-        "SPLITS": tile.splits,
-        "VX": vx,
-        "VW": vw,
-        "PIECE": 4,
-        "PITCH": spec.pitch,
-        "ROW_STEP": row_step,
-        "COPIES_X": -(-tile.bm // row_step),
-        "COPIES_W": -(-tile.bk * tile.bn // vw // tile.threads),
-        "X_PITCH": tile.bm + PAD,
-    }
-    shared = 4 * 2 * tile.bk * (tile.bm + PAD + tile.bn)
-    parameters = signature(spec, epilogue)
-    text = _TEXT.format(
-        name=name,
-        threads=tile.threads,
-        parameters=",\n    ".join(parameters),
-        constants=constants(values),
-        rows=ROWS,
-        term=TERM,
-        inside=INSIDE,
-        results=results(name, spec, epilogue),
-    )
-    grid = (tiles_n * tiles_m, spec.groups * spec.batch, tile.splits)
-    launches = [(name, Launch(grid, (tile.threads, 1, 1), shared))]
-    texts, scratch = [epilogue.function(name), text], 0
-    if tile.splits > 1:
-        more, launch, scratch = adding(name, spec, tile.splits, parameters, epilogue)
-        texts.append(more)
-        launches.append((f"{name}_add", launch))
-    split = f", depth in {tile.splits}" if tile.splits > 1 else ""
-    summary = f"{tile.bm}x{tile.bn}x{tile.bk}, thread {tile.tm}x{tile.tn}{split}"
-    return Code("\n".join(texts), tuple(launches), scratch, (), summary)
+    def text(self, tile: gemm.Tile) -> str:
+        return _TEXT
 
 
 _TEXT = """\
@@ -239,9 +183,12 @@ extern "C" __global__ void __launch_bounds__({threads}) {name}(
 #pragma unroll
   for (int i = 0; i < TM; ++i)
 #pragma unroll
-    for (int j = 0; j < TN; j += 4)
+    for (int j = 0; j < TN; j += PIECE) {{
+      cn_several<float, PIECE> neighbours;
+#pragma unroll
+      for (int e = 0; e < PIECE; ++e) neighbours.at[e] = sums[i][j + e];
       finish(tile_m * BM + i / 4 * 4 * (BM / TM) + row_y + i % 4,
-             tile_n * BN + j * (BN / TN) + column_y,
-             {{sums[i][j], sums[i][j + 1], sums[i][j + 2], sums[i][j + 3]}});
+             tile_n * BN + j / 4 * 4 * (BN / TN) + column_y + j % 4, neighbours);
+    }}
 }}
 """

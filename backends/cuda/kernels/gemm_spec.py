@@ -70,12 +70,13 @@ class GemmSpec:
         """Elements from a row of unpacked or packed w to the next, where filters are fastest."""
         return -(-self.group_filters // 4) * 4 if self.packed else self.group_filters
 
-    def vector(self) -> int:
-        """Channels of x that can be read at once."""
-        return next(n for n in (4, 2, 1) if self.group_channels % n == self.channels % n == 0)
+    def vector(self, size: int) -> int:
+        """Channels of x, of so many bytes each, that can be read at once: 16 bytes at most."""
+        counts = (8, 4, 2, 1)[0 if size == 2 else 1 :]
+        return next(n for n in counts if self.group_channels % n == self.channels % n == 0)
 
-    def reject(self) -> str | None:
-        """Why no template serves, or None."""
+    def too_large(self) -> str | None:
+        """Why no template can address it, or None."""
         sizes = {
             "x": self.images * self.channels * prod(self.sizes),
             "w": self.groups * self.depth * self.pitch,
@@ -85,6 +86,12 @@ class GemmSpec:
             return "nothing to compute"
         if too := [name for name, size in sizes.items() if size > LONGEST]:
             return f"more elements than 32 bits count in {', '.join(too)}"
+        return None
+
+    def reject(self) -> str | None:
+        """Why it is no product of matrices to a template, or None."""
+        if reason := self.too_large():
+            return reason
         if self.groups * self.batch > 65535:
             return "more groups than a grid has"
         if self.groups > 1 and min(self.group_channels, self.group_filters) < 8:

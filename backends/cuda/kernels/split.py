@@ -27,11 +27,18 @@ def most_splits(spec: GemmSpec, bm: int, bn: int, bk: int, target: CudaTarget) -
 
 
 def adding(
-    name: str, spec: GemmSpec, splits: int, parameters: list[str], epilogue: Epilogue
+    name: str,
+    spec: GemmSpec,
+    splits: int,
+    parameters: list[str],
+    epilogue: Epilogue,
+    piece: int,
 ) -> tuple[str, Launch, int]:
-    """(text of name_add, its launch, bytes of scratch memory for the parts)."""
+    """(text of name_add, its launch, bytes of scratch memory for the parts).
+
+    piece: neighbouring results that a thread adds up.
+    """
     size = spec.batch * spec.rows * spec.filters
-    value = "sum + bias[column]" if spec.bias else "sum"
     text = _TEXT.format(
         name=name,
         parameters=",\n    ".join(parameters),
@@ -39,22 +46,27 @@ def adding(
         size=size,
         columns=spec.filters,
         splits=splits,
-        stored=epilogue.call(name, value, "row", "column"),
+        piece=piece,
+        stored=epilogue.call(name, "sums", "row", "column"),
     )
-    launch = Launch((-(-size // THREADS), 1, 1), (THREADS, 1, 1))
+    launch = Launch((-(-size // piece // THREADS), 1, 1), (THREADS, 1, 1))
     return text, launch, 4 * size * splits
 
 
 _TEXT = """\
 extern "C" __global__ void __launch_bounds__({threads}) {name}_add(
     {parameters}) {{
-  const long long at = (long long)blockIdx.x * {threads} + threadIdx.x;
+  const long long at = ((long long)blockIdx.x * {threads} + threadIdx.x) * {piece};
   if (at >= {size}) return;
   const int row = (int)(at / {columns}), column = (int)(at % {columns});
   const float* const parts = (const float*)scratch;
-  float sum = parts[at];
+  auto sums = cn_read<{piece}>(parts + at);
 #pragma unroll
-  for (int k = 1; k < {splits}; ++k) sum += parts[k * {size}LL + at];
-  y[at] = {stored};
+  for (int k = 1; k < {splits}; ++k) {{
+    const auto more = cn_read<{piece}>(parts + k * {size}LL + at);
+#pragma unroll
+    for (int e = 0; e < {piece}; ++e) sums.at[e] += more.at[e];
+  }}
+  cn_write(y + at, {stored});
 }}
 """

@@ -107,8 +107,8 @@ class Geometry:
     @cached_property
     def bodies(self) -> int:
         """How many inner loops the code will have."""
-        rows = sum(len(runs(part.taps, self.axes[1].taps)) for part in self.row_parts)
-        columns = sum(len(runs(part.taps, self.axes[2].taps)) for part in self.column_parts)
+        rows = sum(len(runs(part, self.axes[1].taps)) for part in self.row_parts)
+        columns = sum(len(runs(part, self.axes[2].taps)) for part in self.column_parts)
         rest = 1 + bool(self.channels % self.spec.lanes and not self.spec.plain)
         return rows * columns * rest * len(set(shares(self.tiling.chunk, self.tiling.blocks)))
 

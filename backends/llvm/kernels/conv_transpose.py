@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import direct_conv
 from cnnir.backends.llvm.kernels.conv_tiling import Geometry, Tiling

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.band import copy_band
 from cnnir.backends.llvm.kernels.conv_tiling import Geometry, Tiling, choose, estimate, tilings
 from cnnir.backends.llvm.kernels.conv_window import Window
-from cnnir.backends.llvm.kernels.edges import Run, Segment, each_tile, runs, tap_range
+from cnnir.backends.llvm.kernels.edges import Run, Segment, each_tile, inside, runs, tap_range
 from cnnir.backends.llvm.kernels.microkernel import Tile
 from cnnir.backends.llvm.kernels.spec import (
     ConvSpec,
@@ -189,13 +189,14 @@ class ConvEmitter:
         origin: Index = 0
         for index, axis, stride in zip(at, g.seen, self.strides[1:], strict=True):
             origin = b.add(origin, b.mul(index, axis.stride * stride), -axis.begin * stride)
-        rows = runs(parts[0].taps, height.taps)
+        rows = runs(parts[0], height.taps)
         if g.row_range:
-            rows = (Run(*tap_range(b, height, row), (0,)),)
-        columns = runs(parts[1].taps, width.taps)
+            rows = (Run(*tap_range(b, height, row), (0,), (0,)),)
+        columns = runs(parts[1], width.taps)
         lane = self.strides[0] if self.spec.plain else 1
         shape = (parts[0].width, parts[1].width)
-        return Window(g.seen, self.strides, lane, origin, slices, rows, columns, shape)
+        start = (None if inside(g.seen[0]) else at[0], at[1] if g.row_range else None)
+        return Window(g.seen, self.strides, lane, origin, slices, rows, columns, shape, start)
 
     def bias_of(self, block: Index) -> Index:
         return block

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import I32, Builder, Index
 from cnnir.backends.llvm.kernels import direct_conv
 from cnnir.backends.llvm.kernels.conv_tiling import Geometry, Tiling
+from cnnir.backends.llvm.kernels.edges import line_place, place
 from cnnir.backends.llvm.kernels.spec import (
     ConvSpec,
     Epilogue,
@@ -24,6 +25,7 @@ from cnnir.backends.llvm.kernels.spec import (
     Target,
     storage,
 )
+from cnnir.ops.boundary import ZERO
 
 LEAST_USE = 1 / 8  # of the lanes that are computed; with less, printed loops are as good
 
@@ -139,35 +141,43 @@ class _GroupEmitter(direct_conv.ConvEmitter):
         self.base = b.at(b.scratch, b.lanes)
         target = b.at(self.base, b.sub(0, b.rem(channel, b.lanes)))
         with b.loop(band.slices) as s, b.loop(band.rows) as r:
-            z = b.add(b.mul(self.slice, depth.stride), s.index, -band.depth.begin)
-            i = b.add(b.mul(row, height.stride), r.index, -band.height.begin)
+            z, deep = line_place(b, band.depth, b.add(b.mul(self.slice, depth.stride), s.index))
+            i, down = line_place(b, band.height, b.add(b.mul(row, height.stride), r.index))
             offset = b.add(b.mul(s.index, self.strides[1]), b.mul(r.index, self.strides[2]))
-            known = b.both(b.inside(z, depth.size), b.inside(i, height.size))
-            with b.either(known) as (yes, no):
-                with yes:
-                    pixels = b.mul(b.add(b.mul(z, height.size), i), band.width.size)
-                    self._copy_row(first, pixels, b.at(target, offset))
-                with no:
-                    self._zeros(b.at(target, offset), 0, band.columns)
+            pixels = b.mul(b.add(b.mul(z, height.size), i), band.width.size)
+            known, into = b.both(deep, down), b.at(target, offset)
+            if known is True:
+                self._copy_row(first, pixels, into)
+            else:
+                with b.either(known) as (yes, no):
+                    with yes:
+                        self._copy_row(first, pixels, into)
+                    with no:
+                        self._zeros(into, 0, band.columns)
         self.first_slice, self.first_row = self.slice, row
 
     def _copy_row(self, first: Index, pixels: Index, target: ir.Value) -> None:
         """The padding to the left, the row, the padding to the right."""
         b, band, source = self.b, self.g.band, self.grouped.x_strides
-        left = min(band.width.begin, band.columns)
-        inner = min(band.width.size, band.columns - left)
+        width = band.width
+        left, end = 0, band.columns
+        if width.boundary == ZERO:
+            left = min(width.begin, band.columns)
+            end = left + min(width.size, band.columns - left)
         self._zeros(target, 0, left)
-        if inner > 0:
+        if left < end:
             image = b.at(self.x, b.mul(self.image, source.image))
             image = b.at(image, b.mul(pixels, source.pixel))
-            with b.loop(inner) as j:
-                at = b.mul(b.add(j.index, left), self.strides[3])
+            with b.loop(end, left) as j:
+                low, high = left - width.begin, end - 1 - width.begin
+                column = place(b, width, b.add(j.index, -width.begin), low, high)
+                at = b.mul(j.index, self.strides[3])
                 for q in range(self.planes):
                     # a group that has a part in fewer blocks reads one twice, and uses it once
                     plane = b.min(b.add(first, q), self.grouped.in_blocks - 1)
-                    offset = b.add(b.mul(plane, source.plane), b.mul(j.index, source.pixel))
+                    offset = b.add(b.mul(plane, source.plane), b.mul(column, source.pixel))
                     b.vstore(b.vload(image, offset), target, b.add(at, q * b.lanes), align=4)
-        self._zeros(target, left + inner, band.columns - left - inner)
+        self._zeros(target, end, band.columns - end)
 
     def _zeros(self, target: ir.Value, start: int, count: int) -> None:
         b = self.b
@@ -210,7 +220,7 @@ def _between(b: Builder, low: Index, high: Index) -> ir.Value:
 
     def all_lanes(x: Index) -> ir.Value:
         narrow = b.ir.trunc(b.value(x), I32)
-        first = b.ir.insert_element(ir.Constant(kind, ir.Undefined), narrow, ir.Constant(I32, 0))
+        first = b.ir.insert_element(ir.Poison(kind), narrow, ir.Constant(I32, 0))
         return b.shuffle(first, [0] * b.lanes)
 
     above = b.ir.icmp_signed(">=", lanes, all_lanes(low))

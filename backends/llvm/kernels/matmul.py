@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.edges import each_tile, segments
 from cnnir.backends.llvm.kernels.microkernel import (
@@ -133,19 +133,19 @@ def pack(
 ) -> np.ndarray:
     """w[K,N] as [tile of blocks][K][block in the tile][V], columns beyond the last zero; K in the
     order in which x lies."""
-    if spec.channels:
-        weights = weights[_order(spec)]
+    order = _order(spec) if spec.channels else None
     packed = storage(out, packed_size(spec, tiling))
     packed[packed.size - spec.depth * tiling.blocks * spec.lanes :] = 0  # the last tile has a rest
     # rows in portions that stay in cache, since every tile takes a part of each row
     for first in range(0, spec.depth, PORTION):
-        rows = weights[first : first + PORTION]
+        some = slice(first, first + PORTION)
+        rows = weights[some] if order is None else weights[order[some]]
         position = column = 0
         for count in shares(spec.blocks, tiling.blocks):
             width = count * spec.lanes
             tile = packed[position : position + spec.depth * width].reshape(spec.depth, width)
             part = rows[:, column : column + width]
-            tile[first : first + PORTION, : part.shape[1]] = part
+            tile[some, : part.shape[1]] = part
             position, column = position + tile.size, column + width
     return packed
 

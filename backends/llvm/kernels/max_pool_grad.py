@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Condition, Index
 from cnnir.backends.llvm.kernels.pool import PoolSpec
 from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, KernelCode, Place, Strides, Target
@@ -141,7 +140,7 @@ class _Emitter:
     def winners(self, taps: list[_Tap]) -> list[ir.Value]:
         """For each tap the lanes whose first maximum it is; a NaN is more than any number."""
         b = self.b
-        none = b.mask(0)
+        none: ir.Value = b.mask(0)
         best, found = b.splat(float("-inf")), none
         ahead = []
         for tap in taps:

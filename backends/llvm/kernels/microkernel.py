@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 
 # FMAs in an unrolled body. Enough to hide the loop's own instructions, and no more: time in LLVM is

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import F32, Builder, Index
 from cnnir.backends.llvm.kernels.edges import tap_range
 from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, KernelCode, Target

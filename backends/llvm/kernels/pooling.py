@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import reduce
 from math import prod
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 
 LARGEST = 12  # results in a window: those of one fit in the registers of every target

@@ -17,9 +17,9 @@ from math import prod
 from types import ModuleType
 from typing import Any
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import I32, Builder, Index
 from cnnir.backends.llvm.kernels.spec import KernelCode, Target
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder
 
 Terms = list[tuple[float, ir.Value]]

@@ -16,11 +16,12 @@ from itertools import zip_longest
 from math import prod
 from typing import TypeAlias, TypeVar
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import BUFFER_ALIGN, Builder, Index
 from cnnir.backends.llvm.kernels.pooling import Pooling
+from cnnir.ops.boundary import ZERO, reads
 
 T = TypeVar("T", bound=Hashable)
 
@@ -105,8 +106,9 @@ class ConvSpec:
     """A convolution x[N,C,*sizes] with w[O,C/groups,*kernel], for one, two or three spatial axes.
 
     y is Blocked(lanes); x is Blocked(lanes), or Plain (row-major) where `plain` is set. Padding is
-    begins then ends. `bias` says that a vector of O values, padded to whole blocks, is added. Where
-    `pool` is set, y is what it makes of the results.
+    begins then ends, boundary what x is there: a word an axis, () for zeros. `bias` says that a
+    vector of O values, padded to whole blocks, is added. Where `pool` is set, y is what it makes of
+    the results.
     """
 
     batch: int
@@ -122,6 +124,7 @@ class ConvSpec:
     bias: bool = False
     lanes: int = 16
     pool: Pooling | None = None
+    boundary: tuple[str, ...] = ()
 
     @property
     def conv_sizes(self) -> tuple[int, ...]:
@@ -194,6 +197,7 @@ class ConvSpec:
     @cached_property
     def _axes(self) -> list[Axis]:  # planning asks some hundred times
         rank, out = len(self.sizes), self.out_sizes
+        words = reads(self.boundary, self.padding)
         missing = [Axis(1, 1, 1, 1, 1, 0)] * (3 - rank)
         return missing + [
             Axis(
@@ -203,6 +207,7 @@ class ConvSpec:
                 self.stride[i],
                 self.dilation[i],
                 self.padding[i],
+                words[i],
             )
             for i in range(rank)
         ]
@@ -223,7 +228,8 @@ class ConvSpec:
 
 @dataclass(frozen=True)
 class Axis:
-    """One spatial axis of a window: sizes in and out, taps, stride, dilation, zeros in front."""
+    """One spatial axis of a window: sizes in and out, taps, stride, dilation, padding in front, and
+    what the input is in the padding on both sides."""
 
     size: int
     out: int
@@ -231,6 +237,7 @@ class Axis:
     stride: int
     dilation: int
     begin: int
+    boundary: str = ZERO
 
     def span(self, count: int) -> int:
         """How many inputs `count` neighbouring outputs see."""

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.microkernel import tile_cycles
 from cnnir.backends.llvm.kernels.spec import (

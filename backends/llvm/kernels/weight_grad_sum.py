@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.spec import Epilogue, KernelCode, Target
+from cnnir.backends.llvm.kernels.transposed import transposed
 
 ITEM_SQUARES = 16  # squares of V x V that a work item turns round, about
 
@@ -99,24 +99,3 @@ def _turn(b: Builder, spec: SumSpec, block: Index, row: Index, rows: int, filter
     start = b.add(b.mul(b.mul(block, b.lanes), spec.rows), row)
     for i in range(filters):
         b.masked_store(columns[i], b.pointers[1], b.add(start, i * spec.rows), rows)
-
-
-def transposed(b: Builder, rows: list[ir.Value]) -> list[ir.Value]:
-    """A square of V vectors, turned round in log2(V) rounds of shuffles."""
-    lanes = b.lanes
-    step = lanes // 2
-    while step:
-        made = list(rows)
-        for i in range(lanes):
-            if not i & step:
-                low, high = rows[i], rows[i + step]
-                keep = [lane if not lane & step else lanes + lane - step for lane in range(lanes)]
-                move = [lane + step if not lane & step else lanes + lane for lane in range(lanes)]
-                made[i], made[i + step] = _mixed(b, low, high, keep), _mixed(b, low, high, move)
-        rows, step = made, step // 2
-    return rows
-
-
-def _mixed(b: Builder, one: ir.Value, other: ir.Value, lanes: list[int]) -> ir.Value:
-    indices = ir.Constant(ir.VectorType(ir.IntType(32), b.lanes), lanes)
-    return b.ir.shuffle_vector(one, other, indices)

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from math import prod
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Condition, Index
 from cnnir.backends.llvm.kernels.microkernel import Reduction, Tile, accumulate
 from cnnir.backends.llvm.kernels.small_matrix import multiply

@@ -1,8 +1,9 @@
 """Walking windows over Blocked(V) input in place: what depthwise convolution and pooling share.
 
 A row of results is cut in tiles. Tiles whose windows lie inside the input run in a loop; the few at
-the ends are emitted one by one, with the taps that fall outside left out. Rows and slices beyond
-the edge are left out by loop bounds. So nothing is copied, and no inner loop tests anything.
+the ends are emitted one by one, with the taps that fall outside left out, or reading where the
+boundary says. Rows and slices beyond the edge are left out by loop bounds, or are others by
+arithmetic once a row of taps. So nothing is copied, and no inner loop tests anything.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
-from cnnir.backends.llvm.kernels.edges import Segment, segments, tap_range
+from cnnir.backends.llvm.kernels.edges import Segment, segments, tap_place, tap_range
 from cnnir.backends.llvm.kernels.spec import Axis, Epilogue, Place, Strides
 
 MAX_EDGES = 6  # tiles emitted one by one in a row; more would be a lot of code for a rare shape
@@ -60,6 +60,11 @@ class Windows:
         return Strides.blocked(self.batch, [axis.out for axis in self.axes], self.lanes)
 
     @property
+    def line(self) -> int:
+        """From one row of the input to the next, in floats."""
+        return self.axes[2].size * self.lanes
+
+    @property
     def segments(self) -> tuple[Segment, ...]:
         return segments(self.axes[2], self.tile)
 
@@ -95,34 +100,36 @@ class Tile:
 
         `load(p, t)` is the vector that result p sees through tap t; each is loaded once a row.
         """
-        depth, height, width = self.windows.axes
+        depth, height, _ = self.windows.axes
         for low, high in (self.slice_taps, self.row_taps):
             if isinstance(low, int) and isinstance(high, int) and low >= high:
                 return list(state)  # known to see nothing but padding
         with b.loop(self.slice_taps[1], self.slice_taps[0], carry=state) as s:
             with b.loop(self.row_taps[1], self.row_taps[0], carry=s.state) as r:
-                z = self._input(b, depth, self.slice, s.index)
-                i = self._input(b, height, self.row, r.index)
-                row = b.mul(b.add(b.mul(z, height.size), i), width.size)
-                load = self._loader(b, row)
+                z = tap_place(b, depth, self.slice, s.index)
+                i = tap_place(b, height, self.row, r.index)
+                line = b.at(self.plane, b.mul(self.windows.line, b.add(b.mul(z, height.size), i)))
+                load = self.loader(b, [line])
                 r.state[:] = step(list(r.state), load, b.add(b.mul(s.index, height.taps), r.index))
             s.state[:] = r.result
         return s.result
 
-    def _input(self, b: Builder, axis: Axis, at: Index, tap: Index) -> Index:
-        return b.add(b.mul(at, axis.stride), b.mul(tap, axis.dilation), -axis.begin)
-
-    def _loader(self, b: Builder, row: Index) -> Callable[[int, int], ir.Value]:
-        width, lanes = self.windows.axes[2], b.lanes
+    def loader(self, b: Builder, lines: Sequence[ir.Value]) -> Callable[[int, int], ir.Value]:
+        """load(p, tap): the sum of what result p sees through a tap in lines of the input."""
+        width, lanes, part = self.windows.axes[2], b.lanes, self.segment
         origin = b.sub(b.mul(self.column, width.stride), width.begin)
         shift = min(origin, 0) if isinstance(origin, int) else 0  # stay inside of the buffer
-        base = b.at(self.plane, b.mul(b.add(row, origin, -shift), lanes))
+        starts = [b.at(line, b.mul(b.add(origin, -shift), lanes)) for line in lines]
         loaded: dict[int, ir.Value] = {}
 
         def load(p: int, tap: int) -> ir.Value:
             column = p * width.stride + tap * width.dilation + shift
+            column += part.shifts[p][part.taps[p].index(tap)]
             if column not in loaded:
-                loaded[column] = b.vload(base, column * lanes)
+                first, *others = (b.vload(start, column * lanes) for start in starts)
+                for other in others:
+                    first = b.ir.fadd(first, other)
+                loaded[column] = first
             return loaded[column]
 
         return load

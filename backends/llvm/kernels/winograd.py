@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import llvmlite.ir as ir
-
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Condition, Index
+from cnnir.backends.llvm.kernels.edges import element_place, line_place
 from cnnir.backends.llvm.kernels.microkernel import FOLLOWING, Ahead, Reduction, Tile, accumulate
 from cnnir.backends.llvm.kernels.small_matrix import multiply
 from cnnir.backends.llvm.kernels.spec import (
@@ -149,23 +149,25 @@ class _Emitter:
         """The vectors of input that a tile sees through a tap of depth; zeros outside."""
         b, g = self.b, self.g
         depth, (height, width) = g.depth, g.axes
-        slice = b.add(b.mul(at.slice, depth.stride), b.mul(tap, depth.dilation), -depth.begin)
+        at_depth = b.add(b.mul(at.slice, depth.stride), b.mul(tap, depth.dilation))
+        slice, there = line_place(b, depth, at_depth)
         top, left = (b.add(self.start(i, at), -axis.begin) for i, axis in enumerate(g.axes))
         lies, block = self.spec.x_strides, b.add(b.mul(self.group, g.in_blocks), block)
         pixel = b.add(b.mul(b.add(b.mul(slice, height.size), top), width.size), left)
         start = b.add(
             b.mul(block, lies.plane), b.mul(at.image, lies.image), b.mul(pixel, lies.pixel)
         )
-        there = depth.size * depth.out * depth.taps == 1 or b.inside(slice, depth.size)
-        inside_rows = [b.both(there, self.inside(0, top, i)) for i in range(g.sides[0])]
-        inside_columns = [self.inside(1, left, j) for j in range(g.sides[1])]
+        columns = [self.element(1, left, j) for j in range(g.sides[1])]
         vectors: list[list[ir.Value]] = []
-        for i, row_inside in enumerate(inside_rows):
+        for i in range(g.sides[0]):
+            moved, row_inside = self.element(0, top, i)
+            down = b.mul(b.add(moved, i * height.dilation), width.size)
+            line = b.at(self.x, b.add(start, b.mul(down, lies.pixel)))
+            row_inside = b.both(there, row_inside)
             vectors.append([])
-            for j, column_inside in enumerate(inside_columns):
+            for j, (moved, column_inside) in enumerate(columns):
                 known = b.both(row_inside, column_inside)
-                near = (i * height.dilation * width.size + j * width.dilation) * lies.pixel
-                source = b.at(self.x, b.add(start, near))
+                source = b.at(line, b.mul(b.add(moved, j * width.dilation), lies.pixel))
                 if known is not True:
                     source = b.ir.select(b.truth(known), source, self.zeros)
                 vectors[-1].append(b.vload(source))
@@ -176,14 +178,15 @@ class _Emitter:
         step, dilation = self.tiling.tile[number], self.g.axes[number].dilation
         return self.b.add(self.b.mul(at.tile[number], step * dilation), at.phase[number])
 
-    def inside(self, number: int, start: Index, offset: int) -> Condition:
-        """Whether element `offset` of those that a tile sees along an axis lies in the input."""
+    def element(self, number: int, start: Index, offset: int) -> tuple[Index, Condition]:
+        """How far from its own place element `offset` of those that a tile sees along an axis is
+        read, and whether it is read at all."""
         axis, step = self.g.axes[number], self.tiling.tile[number]
-        first = offset * axis.dilation - axis.begin
-        last = ((self.g.grid[number] - 1) * step + 1) * axis.dilation - 1
-        if first >= 0 and first + last < axis.size:
-            return True
-        return self.b.inside(self.b.add(start, offset * axis.dilation), axis.size)
+        low = offset * axis.dilation - axis.begin
+        high = low + ((self.g.grid[number] - 1) * step + 1) * axis.dilation - 1
+        own = self.b.add(start, offset * axis.dilation)
+        place, known = element_place(self.b, axis, own, low, high)
+        return 0 if place is own else self.b.sub(place, own), known
 
     # ---- second step
 

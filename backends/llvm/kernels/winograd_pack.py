@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import llvmlite.ir as ir
 import numpy as np
 
+import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels.repack import gathered
 from cnnir.backends.llvm.kernels.small_matrix import multiply

@@ -1,9 +1,16 @@
-static __device__ __forceinline__ float gemm_fma_epilogue(
-    float sum,
+static __device__ __forceinline__ cn_several<float, 4> gemm_fma_epilogue(
+    const cn_several<float, 4>& sums,
     int row,
-    int column) {
-  const int offset = (int)row * 36 + column;
-  return sum;
+    int column,
+    const float* __restrict__ bias) {
+  cn_several<float, 4> out;
+  const auto biases = cn_read<4>(bias + column);
+  #pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const float v0 = sums.at[e] + biases.at[e];
+    out.at[e] = v0;
+  }
+  return out;
 }
 
 extern "C" __global__ void __launch_bounds__(256) gemm_fma(
@@ -39,16 +46,16 @@ extern "C" __global__ void __launch_bounds__(256) gemm_fma(
                 BM = 128,
                 BN = 128,
                 BK = 8,
-                TM = 8,
-                TN = 8,
                 THREADS = 256,
                 TILES_N = 1,
                 TILES_K = 23,
                 TILES_A_SPLIT = 12,
                 SPLITS = 2,
+                PIECE = 4,
+                TM = 8,
+                TN = 8,
                 VX = 4,
                 VW = 4,
-                PIECE = 4,
                 PITCH = 36,
                 ROW_STEP = 128,
                 COPIES_X = 1,
@@ -131,29 +138,15 @@ extern "C" __global__ void __launch_bounds__(256) gemm_fma(
     }
   };
 
-  auto finish = [&](int row, int in_group, const float (&sums)[PIECE]) {
-    if (row >= ROWS) return;
+  auto finish = [&](int row, int in_group, const cn_several<float, PIECE>& sums) {
+    if (row >= ROWS || in_group >= KG) return;  // all of a piece is in the group, or nothing
     const int column = group * KG + in_group;
-    float out[PIECE];
-#pragma unroll
-    for (int e = 0; e < PIECE; ++e) {
-      if (in_group + e >= KG) continue;
-      if constexpr (SPLITS > 1) out[e] = sums[e];
-      else out[e] = gemm_fma_epilogue(sums[e] + bias[column + e], matrix * ROWS + row, column + e);
-    }
-    float* to = y + (long long)(matrix * ROWS + row) * K + column;
     if constexpr (SPLITS > 1) {
       const long long part = ((long long)blockIdx.z * BATCH + matrix) * ROWS + row;
-      to = (float*)scratch + part * K + column;
-    }
-    if constexpr (KG % PIECE != 0) {
-#pragma unroll
-      for (int e = 0; e < PIECE; ++e)
-        if (in_group + e < KG) to[e] = out[e];
-    } else if constexpr (PIECE == 4) {
-      if (in_group < KG) *(float4*)to = float4{out[0], out[1], out[2], out[3]};
+      cn_write((float*)scratch + part * K + column, sums);
     } else {
-      if (in_group < KG) *(float2*)to = float2{out[0], out[1]};
+      const int of_all = matrix * ROWS + row;
+      cn_write(y + (long long)of_all * K + column, gemm_fma_epilogue(sums, of_all, column, bias));
     }
   };
 
@@ -198,10 +191,13 @@ extern "C" __global__ void __launch_bounds__(256) gemm_fma(
 #pragma unroll
   for (int i = 0; i < TM; ++i)
 #pragma unroll
-    for (int j = 0; j < TN; j += 4)
+    for (int j = 0; j < TN; j += PIECE) {
+      cn_several<float, PIECE> neighbours;
+#pragma unroll
+      for (int e = 0; e < PIECE; ++e) neighbours.at[e] = sums[i][j + e];
       finish(tile_m * BM + i / 4 * 4 * (BM / TM) + row_y + i % 4,
-             tile_n * BN + j * (BN / TN) + column_y,
-             {sums[i][j], sums[i][j + 1], sums[i][j + 2], sums[i][j + 3]});
+             tile_n * BN + j / 4 * 4 * (BN / TN) + column_y + j % 4, neighbours);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(256) gemm_fma_add(
@@ -211,12 +207,16 @@ extern "C" __global__ void __launch_bounds__(256) gemm_fma_add(
     const float* __restrict__ w,
     const float* __restrict__ bias,
     float* __restrict__ y) {
-  const long long at = (long long)blockIdx.x * 256 + threadIdx.x;
+  const long long at = ((long long)blockIdx.x * 256 + threadIdx.x) * 4;
   if (at >= 5148) return;
   const int row = (int)(at / 36), column = (int)(at % 36);
   const float* const parts = (const float*)scratch;
-  float sum = parts[at];
+  auto sums = cn_read<4>(parts + at);
 #pragma unroll
-  for (int k = 1; k < 2; ++k) sum += parts[k * 5148LL + at];
-  y[at] = gemm_fma_epilogue(sum + bias[column], row, column);
+  for (int k = 1; k < 2; ++k) {
+    const auto more = cn_read<4>(parts + k * 5148LL + at);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) sums.at[e] += more.at[e];
+  }
+  cn_write(y + at, gemm_fma_epilogue(sums, row, column, bias));
 }

@@ -1,9 +1,16 @@
-static __device__ __forceinline__ float gemm_tf32_epilogue(
-    float sum,
+static __device__ __forceinline__ cn_several<float, 4> gemm_tf32_epilogue(
+    const cn_several<float, 4>& sums,
     int row,
-    int column) {
-  const int offset = (int)row * 36 + column;
-  return sum;
+    int column,
+    const float* __restrict__ bias) {
+  cn_several<float, 4> out;
+  const auto biases = cn_read<4>(bias + column);
+  #pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const float v0 = sums.at[e] + biases.at[e];
+    out.at[e] = v0;
+  }
+  return out;
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
@@ -39,21 +46,26 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
                 BM = 128,
                 BN = 128,
                 BK = 16,
-                WM = 64,
-                WN = 32,
-                STAGES = 4,
+                THREADS = 256,
                 TILES_N = 1,
                 TILES_K = 12,
                 TILES_A_SPLIT = 6,
                 SPLITS = 2,
+                PIECE = 4,
+                SIZE = 4,
+                ROW = 64,
+                WM = 64,
+                WN = 32,
+                STAGES = 4,
+                PACKED = 1,
                 VX = 4,
-                PIECE = 2,
+                CHUNK = 4,
                 PITCH = 180,
                 ROW_STEP = 64,
                 COPIES_X = 2,
                 COLUMN_STEP = 64,
                 COPIES_W = 2;
-  constexpr int ROW = 4 * BK, STAGE = (BM + BN) * ROW;  // bytes
+  constexpr int STAGE = (BM + BN) * ROW;  // bytes
   const int tile_n = blockIdx.x % TILES_N, tile_m = blockIdx.x / TILES_N;
   const int group = blockIdx.y % GROUPS, matrix = blockIdx.y / GROUPS;
   const int first = blockIdx.z * TILES_A_SPLIT;
@@ -73,12 +85,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
     top[i] = real ? y_top : -(1 << 24);  // no tap of it is inside
   }
 
+  if (!SHARED_W) w += (long long)matrix * (GROUPS * KG * PITCH);
   w += (long long)group * (KG * PITCH);
   CN_SHARED(shared);
-  const int column_w = thread / (BK / 4), chunk_w = thread % (BK / 4);
+  const int column_w = thread / (ROW / 16), chunk_w = thread % (ROW / 16);
 
   auto place = [](int row, int chunk) {  // the byte of a chunk of 16 in a tile
-    return row * ROW + (BK == 32 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3)) * 16;
+    return row * ROW + (ROW == 128 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3)) * 16;
   };
   auto copy = [&](int tile, int stage) {
     unsigned char* const xs = shared + stage * STAGE;
@@ -94,42 +107,28 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
       if (row >= BM) continue;
       const bool wanted = term < DEPTH && (unsigned)(top[i] + down) < (unsigned)H &&
                           (unsigned)(left[i] + right) < (unsigned)W;
-      cn_copy<4 * VX>(xs + place(row, term_x / 4) + term_x % 4 * 4,
-                      x + (wanted ? base[i] + step : 0), wanted);
+      cn_copy<SIZE * VX>(xs + place(row, term_x / CHUNK) + term_x % CHUNK * SIZE,
+                         x + (wanted ? base[i] + step : 0), wanted);
     }
 #pragma unroll
     for (int i = 0; i < COPIES_W; ++i) {
       const int column = column_w + i * COLUMN_STEP;
       if (column >= BN) continue;
-      const int at = tile * BK + chunk_w * 4, filter = tile_n * BN + column;
+      const int at = tile * BK + chunk_w * CHUNK, filter = tile_n * BN + column;
       const bool wanted = at < PITCH && filter < KG;
       cn_copy<16>(ws + place(column, chunk_w), w + (wanted ? filter * PITCH + at : 0), wanted);
     }
   };
 
-  auto finish = [&](int row, int in_group, const float (&sums)[PIECE]) {
-    if (row >= ROWS) return;
+  auto finish = [&](int row, int in_group, const cn_several<float, PIECE>& sums) {
+    if (row >= ROWS || in_group >= KG) return;  // all of a piece is in the group, or nothing
     const int column = group * KG + in_group;
-    float out[PIECE];
-#pragma unroll
-    for (int e = 0; e < PIECE; ++e) {
-      if (in_group + e >= KG) continue;
-      if constexpr (SPLITS > 1) out[e] = sums[e];
-      else out[e] = gemm_tf32_epilogue(sums[e] + bias[column + e], matrix * ROWS + row, column + e);
-    }
-    float* to = y + (long long)(matrix * ROWS + row) * K + column;
     if constexpr (SPLITS > 1) {
       const long long part = ((long long)blockIdx.z * BATCH + matrix) * ROWS + row;
-      to = (float*)scratch + part * K + column;
-    }
-    if constexpr (KG % PIECE != 0) {
-#pragma unroll
-      for (int e = 0; e < PIECE; ++e)
-        if (in_group + e < KG) to[e] = out[e];
-    } else if constexpr (PIECE == 4) {
-      if (in_group < KG) *(float4*)to = float4{out[0], out[1], out[2], out[3]};
+      cn_write((float*)scratch + part * K + column, sums);
     } else {
-      if (in_group < KG) *(float2*)to = float2{out[0], out[1]};
+      const int of_all = matrix * ROWS + row;
+      cn_write(y + (long long)of_all * K + column, gemm_tf32_epilogue(sums, of_all, column, bias));
     }
   };
 
@@ -158,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
     const unsigned char* const xs = shared + stage * STAGE;
     const unsigned char* const ws = xs + BM * ROW;
 #pragma unroll
-    for (int k = 0; k < BK / 8; ++k) {
+    for (int k = 0; k < ROW / 32; ++k) {
       unsigned a[WM / 16][4], b[WN / 16][4];
 #pragma unroll
       for (int i = 0; i < WM / 16; ++i) {
@@ -170,26 +169,41 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
       for (int j = 0; j < WN / 16; ++j) {
         const int column = column_y + j * 16 + lane / 16 * 8 + lane % 8;
         cn_load_matrices(b[j], ws + place(column, 2 * k + lane / 8 % 2));
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          if (!PACKED) b[j][e] = cn_tf32(b[j][e]);
       }
 #pragma unroll
       for (int i = 0; i < WM / 16; ++i)
 #pragma unroll
         for (int j = 0; j < WN / 8; ++j)
-          cn_multiply(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+          cn_multiply_tf32(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
     }
     stage = stage + 1 == STAGES ? 0 : stage + 1;
     filled = filled + 1 == STAGES ? 0 : filled + 1;
   }
 
+  __syncthreads();  // nobody reads tiles any more
+  constexpr int PITCH_Y = WN + 8, PIECES = WN / PIECE;  // of rows that meet different banks
+  float* const mine = (float*)shared + warp * 16 * PITCH_Y;
 #pragma unroll
-  for (int i = 0; i < WM / 16; ++i)
+  for (int i = 0; i < WM / 16; ++i) {
 #pragma unroll
-    for (int j = 0; j < WN / 8; ++j) {
-      const int row = tile_m * BM + row_y + i * 16 + lane / 4;
-      const int column = tile_n * BN + column_y + j * 8 + lane % 4 * 2;
-      finish(row, column, {sums[i][j][0], sums[i][j][1]});
-      finish(row + 8, column, {sums[i][j][2], sums[i][j][3]});
+    for (int j = 0; j < WN / 8; ++j)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const cn_several<float, 2> pair = {sums[i][j][2 * h], sums[i][j][2 * h + 1]};
+        cn_write(mine + (lane / 4 + 8 * h) * PITCH_Y + j * 8 + lane % 4 * 2, pair);
+      }
+    __syncwarp();
+#pragma unroll
+    for (int k = 0; k < PIECES / 2; ++k) {
+      const int at = 32 * k + lane, row = at / PIECES, column = at % PIECES * PIECE;
+      finish(tile_m * BM + row_y + i * 16 + row, tile_n * BN + column_y + column,
+             cn_read<PIECE>(mine + row * PITCH_Y + column));
     }
+    __syncwarp();
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(256) gemm_tf32_add(
@@ -199,12 +213,16 @@ extern "C" __global__ void __launch_bounds__(256) gemm_tf32_add(
     const float* __restrict__ w,
     const float* __restrict__ bias,
     float* __restrict__ y) {
-  const long long at = (long long)blockIdx.x * 256 + threadIdx.x;
+  const long long at = ((long long)blockIdx.x * 256 + threadIdx.x) * 4;
   if (at >= 5148) return;
   const int row = (int)(at / 36), column = (int)(at % 36);
   const float* const parts = (const float*)scratch;
-  float sum = parts[at];
+  auto sums = cn_read<4>(parts + at);
 #pragma unroll
-  for (int k = 1; k < 2; ++k) sum += parts[k * 5148LL + at];
-  y[at] = gemm_tf32_epilogue(sum + bias[column], row, column);
+  for (int k = 1; k < 2; ++k) {
+    const auto more = cn_read<4>(parts + k * 5148LL + at);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) sums.at[e] += more.at[e];
+  }
+  cn_write(y + at, gemm_tf32_epilogue(sums, row, column, bias));
 }

@@ -1,7 +1,8 @@
-// A node with everything about it: kernel, types, attributes, provenance, weights.
+// A node with everything about it: kernel, types, attributes, provenance, field, weights.
 
 import { codeTabs } from "./code.js";
 import { bytes, duration, element, percent, plural, rate, short } from "./dom.js";
+import { fieldView } from "./field-view.js";
 import { nodeOf } from "./model.js";
 import { kindMark, pairs, Panel, section } from "./panel-parts.js";
 import { paramBox } from "./weights-view.js";
@@ -31,6 +32,7 @@ export class NodePanel extends Panel {
       this.types(number, k),
       this.attributes(node),
       this.provenance(number, k),
+      fieldView(model, k, number),
       this.weights(number, k),
     ];
   }

@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from cnnir.backends.fused import read_in_place
-from cnnir.backends.llvm.calls import LoopsKernel
-from cnnir.backends.llvm.layout import Plain
-from cnnir.backends.llvm.schedule import Call, Pointer, Schedule, Slot
+from cnnir.backends.schedule import Call, Pointer, Schedule, Slot
+from cnnir.loops import Layout
 
 
-def carry(schedule: Schedule, copy: Callable[[Slot, Slot], None]) -> None:
+def carry(schedule: Schedule, plain: Layout, copy: Callable[[Slot, Slot], None]) -> None:
     """Settle all carried outputs; `copy` appends a call that copies one slot into another."""
     graph, late = schedule.graph, []
     for output, input in graph.carried.items():
-        made, home = schedule.outputs[output], Slot(graph.inputs[input], Plain())
+        made, home = schedule.outputs[output], Slot(graph.inputs[input], plain)
         if made != home and not _takes_over(schedule, schedule.root(made)[0], home):
             late.append((made, home))
     for made, home in late:  # what they read lies in no home, so their order does not matter
@@ -67,7 +66,7 @@ def _shared(schedule: Schedule, call: Call, home: Slot) -> tuple[int, ...]:
     broadcast, and an anchor does not read it.
     """
     kernel, result = call.kernel, call.writes[0]
-    if not isinstance(kernel, LoopsKernel) or result.layout != Plain():
+    if kernel.kind != "loops" or result.layout != home.layout:
         return ()
     operands = [k for k, v in enumerate(kernel.node.operands) if v is not None]
     fine, shared = read_in_place(kernel.node), []

@@ -1,0 +1,263 @@
+"""How FFT convolution cuts its work, and what that is predicted to cost.
+
+Overlap-save (see T. Stockham, High-speed convolution and correlation, 1966): a tile of n pixels
+gives n - span + 1 results, where a kernel spans `span` pixels. A single tile along an axis may be
+smaller than what its results see, where that wraps around onto padding of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import product
+from math import prod
+from typing import TypeVar
+
+from cnnir.backends.llvm.kernels.fft import CYCLIC, REAL, Transform, radices, work
+from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target
+from cnnir.ops.boundary import ZERO
+
+T = TypeVar("T")
+
+LARGEST = 512  # values of a transform along an axis, at most
+FILTERS = 4  # multiplied at once where there is more than one channel: 8 sums stay in registers
+ITEM_COST = 150  # cycles to fetch a work item
+OPERATION = 0.53  # cycles of an operation on a vector of a transform, with what moves the vector
+TURN = 3.0  # of the factors between rows and columns of one axis, for a vector of complex values
+MULTIPLY = 3.3  # of a complex product added to a sum, where there are several channels
+SPILL = 0.27  # of an operation more where a tile on its way is beyond L2
+LINE = 10.0  # of a cache line of an image that is beyond L2, a row away from the last one
+STREAM, MEMORY = 19.0, 7.0  # bytes of weights a cycle: from L3, and from memory
+MOST = 256 << 20  # bytes of transformed weights, and of a thread's scratch
+HOT = 12 << 20  # bytes of weights that may stay in L3 from run to run
+"""Fitted to measurements on Zen 4, for targets that begin two vector operations a cycle."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the work is cut."""
+
+    rows: int  # complex values along the first axis of a tile: each is two real ones
+    columns: int  # along the second
+    chunk: int  # filters of a group in a work item
+
+
+@dataclass(frozen=True)
+class Cut:
+    """An axis of results as tiles."""
+
+    results: int  # of a tile
+    tiles: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A ConvSpec of one or two axes as tiles of rows x columns complex values.
+
+    Of two axes the first is real, 2 rows long, and the second is as long as the columns. A single
+    axis of 2 rows columns real values is folded into a rectangle.
+    """
+
+    spec: ConvSpec
+    tiling: Tiling
+
+    @cached_property
+    def axes(self) -> list[Axis]:
+        return self.spec.axes()[3 - len(self.spec.sizes) :]
+
+    @cached_property
+    def sides(self) -> tuple[int, ...]:
+        """Pixels of a tile along each axis."""
+        rows, columns = self.tiling.rows, self.tiling.columns
+        return (2 * rows * columns,) if len(self.axes) == 1 else (2 * rows, columns)
+
+    @cached_property
+    def cuts(self) -> tuple[Cut, ...]:
+        """Along each axis; no results where a tile is too small."""
+        return tuple(_cut(axis, side) for axis, side in zip(self.axes, self.sides, strict=True))
+
+    @cached_property
+    def transforms(self) -> tuple[Transform, Transform]:
+        """Along rows' axis and columns'."""
+        return Transform(self.tiling.rows, REAL), Transform(self.tiling.columns, CYCLIC)
+
+    @property
+    def values(self) -> int:
+        """Complex numbers of a tile."""
+        return self.tiling.rows * self.tiling.columns
+
+    @property
+    def tiles(self) -> int:
+        return prod(cut.tiles for cut in self.cuts)
+
+    @property
+    def channels(self) -> int:
+        """Input channels in a group."""
+        return self.spec.channels // self.spec.groups
+
+    @property
+    def apart(self) -> int:
+        """Vectors from a transformed value of a channel to the next one: an odd number, so that
+        they fall into different cache sets."""
+        return self.channels | 1
+
+    @property
+    def filters(self) -> int:
+        """Filters in a group."""
+        return self.spec.filters // self.spec.groups
+
+    @property
+    def block(self) -> int:
+        """Filters that are multiplied at once, at most."""
+        return FILTERS if self.channels > 1 else 1
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """What numbers a work item: group, chunk of its filters, image, tile along each axis."""
+        chunks = self.filters // self.tiling.chunk
+        return (self.spec.groups, chunks, self.spec.batch, *(cut.tiles for cut in self.cuts))
+
+    @property
+    def items(self) -> int:
+        return prod(self.extents)
+
+    @property
+    def panels(self) -> tuple[int, int]:
+        """Vectors along the columns, and along the rows."""
+        lanes = self.spec.lanes
+        return self.tiling.columns // lanes, self.tiling.rows // lanes
+
+    @property
+    def stored_panels(self) -> int:
+        """Vectors along the columns that hold results."""
+        if len(self.axes) == 1:
+            return self.panels[0]
+        return -(-self.cuts[1].results // self.spec.lanes)
+
+    @property
+    def twisted(self) -> bool:
+        """Whether rows and columns belong to one axis."""
+        return len(self.axes) == 1
+
+    @property
+    def scratch(self) -> int:
+        """Floats: two tiles on their way, transformed channels, sums of products of a block."""
+        return 2 * self.values * (2 + self.apart + (self.block if self.channels > 1 else 0))
+
+    @property
+    def weights(self) -> int:
+        """Floats of transformed weights, all filters."""
+        return 2 * self.values * self.spec.filters * self.channels
+
+    @property
+    def tables(self) -> tuple[int, int, int]:
+        """Floats of factors: of the twist between the transforms, and of these. The twist is read
+        by vectors, so it comes first."""
+        rows, columns = (transform.table.size for transform in self.transforms)
+        return 2 * self.values if self.twisted else 0, rows, columns
+
+
+def _cut(axis: Axis, side: int) -> Cut:
+    """The tiles of an axis, as equal as they can be."""
+    span = axis.span(1)
+    wrapped = axis.span(axis.out)
+    if axis.boundary == ZERO:
+        wrapped = max(axis.begin + axis.size, axis.out + span - 1 - axis.begin, axis.out)
+    if side >= wrapped:
+        return Cut(axis.out, 1)
+    most = side - span + 1
+    if most < 1:
+        return Cut(0, 0)
+    tiles = -(-axis.out // most)
+    return Cut(-(-axis.out // tiles), tiles)
+
+
+def none_fits(spec: ConvSpec) -> bool:
+    """Whether the kernel is too large for any tile, or there are too many filters."""
+    return next(_tiles(spec), None) is None
+
+
+def choose(spec: ConvSpec, target: Target) -> Tiling:
+    """The tile that is best on one core, its filters cut to suit the threads.
+
+    The tile decides how results are rounded, so it must not depend on the number of threads.
+    """
+    tile = _best(spec, replace(target, threads=1))
+    cuts = (replace(tile, chunk=chunk) for chunk in _chunks(spec))
+    return min(cuts, key=lambda t: (_run_cycles(spec, t, target), -t.chunk))
+
+
+def estimate(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
+    """Seconds on one core."""
+    return _run_cycles(spec, tiling, replace(target, threads=1)) / target.hz
+
+
+def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
+    """The choice, then other tiles, the best by prediction first."""
+    others = sorted(_tiles(spec), key=lambda t: _run_cycles(spec, t, target))
+    return list(dict.fromkeys((choose(spec, target), *others)))[:count]
+
+
+@lru_cache(maxsize=256)
+def _best(spec: ConvSpec, target: Target) -> Tiling:
+    return min(_tiles(spec), key=lambda t: (_run_cycles(spec, t, target), t.rows, t.columns))
+
+
+def _tiles(spec: ConvSpec) -> Iterator[Tiling]:
+    """Tiles that give results: of each axis the cheapest sizes for every number of tiles."""
+    sizes = [n for n in range(spec.lanes, LARGEST + 1, spec.lanes) if radices(n) is not None]
+    costs = {n: n * work(radices(n) or ()) for n in sizes}
+    *_, first, second = spec.axes()
+    if len(spec.sizes) == 1:
+        pairs = {(n, m): n * costs[m] + m * costs[n] for n in sizes for m in sizes if n <= m}
+        found = _cheapest(second, {pair: (2 * prod(pair), cost) for pair, cost in pairs.items()})
+    else:
+        rows = _cheapest(first, {n: (2 * n, cost) for n, cost in costs.items()})
+        found = list(product(rows, _cheapest(second, {n: (n, costs[n]) for n in sizes})))
+    for n, m in found:
+        tiling = Tiling(n, m, spec.filters // spec.groups)
+        if 4 * max(Geometry(spec, tiling).weights, Geometry(spec, tiling).scratch) <= MOST:
+            yield tiling
+
+
+def _cheapest(axis: Axis, options: dict[T, tuple[int, float]]) -> list[T]:
+    """Of ways to transform so many pixels of an axis at such a cost, the cheapest for each number
+    of tiles."""
+    best: dict[int, tuple[float, T]] = {}
+    for option, (pixels, cost) in options.items():
+        tiles = _cut(axis, pixels).tiles
+        if tiles and (tiles not in best or cost < best[tiles][0]):
+            best[tiles] = cost, option
+    return [option for _, option in best.values()]
+
+
+def _chunks(spec: ConvSpec) -> list[int]:
+    filters = spec.filters // spec.groups
+    return [n for n in range(1, filters + 1) if filters % n == 0]
+
+
+def _run_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
+    """Core time until the last thread is done."""
+    geometry = Geometry(spec, tiling)
+    turns = -(-geometry.items // target.threads) * target.threads
+    return turns * _item_cycles(geometry, target)
+
+
+def _item_cycles(g: Geometry, target: Target) -> float:
+    lanes, channels, chunk = g.spec.lanes, g.channels, g.tiling.chunk
+    rows, columns = (work(t.passes) for t in g.transforms)
+    vectors, stored = g.values / lanes, g.stored_panels * g.tiling.rows
+    transforms = channels * vectors * (rows + columns) + chunk * (vectors * columns + stored * rows)
+    transforms *= OPERATION + (SPILL if 24 * g.values > target.l2 * 3 // 4 else 0)
+    if g.twisted:
+        transforms += TURN * vectors * (channels + chunk)
+    multiply = MULTIPLY * vectors * channels * chunk if channels > 1 else 0.0
+    per_vector = 2 / target.fmas  # of the target's width
+    weights = 8 * g.values * channels * chunk
+    moved = weights / (MEMORY if 4 * g.weights > HOT else STREAM)
+    lines = (channels * vectors + chunk * stored) * lanes / 16
+    spec = g.spec
+    images = 4 * (spec.channels * prod(spec.sizes) + spec.filters * prod(spec.out_sizes))
+    edges = LINE * lines if images > target.l2 else 0.0
+    return ITEM_COST + transforms * per_vector + max(multiply * per_vector, moved) + edges

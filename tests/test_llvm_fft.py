@@ -1,0 +1,240 @@
+"""FFT convolution: its transforms, the kernel over shapes and widths, and when it is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from kernel_harness import LANES, TARGETS, Guarded, packed_in_place, padded_bias, run_kernel
+from kernel_references import conv_reference
+
+import cnnir
+import cnnir.backends.llvm.ir as ir
+from cnnir.backends.llvm.builder import Builder
+from cnnir.backends.llvm.kernels import fft_conv
+from cnnir.backends.llvm.kernels.fft import Area, Transform, radices
+from cnnir.backends.llvm.kernels.fft_tiling import Geometry, Tiling
+from cnnir.backends.llvm.kernels.spec import ConvSpec, KernelCode, Target
+
+TOLERANCE = 1e-6
+
+
+def transformed(n: int, phase: float, back: bool, values: np.ndarray) -> np.ndarray:
+    """`values`[n], times 1, -1, 1/2 and 2 in the lanes, there or back, in the order of the code."""
+    transform = Transform(n, phase)
+    b = Builder(ir.Module(), "kernel", 3, 4)
+    x, table, y = (Area(b, pointer) for pointer in b.pointers)
+    way = transform.backward if back else transform.forward
+    way(b, table.pointer, x.load, y.store, y)
+    code = KernelCode("kernel", 1, 0, 0, 2, "", b.finish())
+    lanes = np.stack([values.real, values.imag], 1)[:, :, None] * np.array([1, -1, 0.5, 2])
+    out, factors = Guarded((n, 2, 4)), Guarded((transform.table.size + 1,))
+    factors.array[:-1] = transform.table
+    run_kernel(code, [Guarded(lanes.shape, lanes), factors], out)
+    np.testing.assert_allclose(out.array[..., 3], -2 * out.array[..., 1], atol=1e-5 * n)
+    return out.array[:, 0, 0] + 1j * out.array[:, 1, 0]
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.25])
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 8, 12, 20, 49, 60, 64, 112])
+def test_a_transform_gives_the_values_at_the_roots(n: int, phase: float) -> None:
+    rng = np.random.default_rng(n)
+    coefficients = rng.standard_normal(n) + 1j * rng.standard_normal(n)
+    transform = Transform(n, phase)
+    assert sorted(transform.order) == list(range(n))
+    roots = np.exp(2j * np.pi * (phase + transform.order) / n)
+    values = np.polyval(coefficients[::-1], roots)
+    found = transformed(n, phase, False, coefficients)
+    np.testing.assert_allclose(found, values, atol=3e-7 * abs(values).max())
+    np.testing.assert_allclose(transformed(n, phase, True, values) / n, coefficients, atol=3e-6)
+
+
+def test_sizes_with_large_prime_factors_have_no_passes() -> None:
+    assert radices(11) is None and radices(26) is None and radices(7 * 64) is not None
+
+
+def fft_error(spec: ConvSpec, tiling: Tiling | None = None) -> float:
+    """The largest error of the kernel, relative to the largest result."""
+    rng = np.random.default_rng(7)
+    tiling = tiling or fft_conv.choose(spec, TARGETS[spec.lanes])
+    x = rng.standard_normal((spec.batch, spec.channels, *spec.sizes), dtype=np.float32)
+    shape = (spec.filters, spec.channels // spec.groups, *spec.kernel)
+    w = rng.standard_normal(shape, dtype=np.float32)
+    packed = packed_in_place(fft_conv, w, spec, tiling)
+    operands, bias = [Guarded(x.shape, x), Guarded(packed.shape, packed)], None
+    if spec.bias:
+        bias, buffer = padded_bias(rng, spec.filters, spec.lanes)
+        operands.append(buffer)
+    code = fft_conv.emit(ir.Module(), "kernel", spec, tiling)
+    wanted = conv_reference(x, w, bias, spec)
+    y = Guarded(wanted.shape)
+    run_kernel(code, operands, y)
+    return abs(y.array - wanted).max() / abs(wanted).max()
+
+
+def spec_of(channels, filters, sizes, kernel, padding, groups=1, dilation=1, batch=1, **more):
+    """Stride 1, the same padding on all sides unless it is a tuple."""
+    rank = len(sizes)
+    around = padding if isinstance(padding, tuple) else (padding,) * 2 * rank
+    fields = (sizes, kernel, (1,) * rank, (dilation,) * rank, around, groups)
+    return ConvSpec(batch, channels, filters, *fields, **{"plain": True, **more})
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        ((1, 1, (17, 31), (31, 5), 15), {"bias": True}),
+        ((3, 3, (31, 33), (7, 9), (3, 2, 4, 1), 3), {"batch": 2}),
+        ((4, 6, (33, 17), (3, 7), 4, 2, 3), {"bias": True}),
+        ((2, 3, (1, 97), (1, 63), (0, 31, 0, 31)), {}),
+        ((2, 4, (97,), (17,), (16, 3), 2, 2), {"batch": 2, "bias": True}),
+        ((5, 3, (31,), (31,), 15), {}),
+    ],
+    ids=str,
+)
+def test_fft_convolution_agrees_with_the_definition(case, lanes: int) -> None:
+    spec = spec_of(*case[0], **case[1], lanes=lanes)
+    assert fft_conv.reject(spec) is None
+    assert fft_error(spec) < TOLERANCE
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("tile", [(16, 16), (16, 32), (48, 48), None])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("circular",) * 2,
+        ("reflect",) * 2,
+        ("replicate", "zero"),
+        ("zero", "circular"),
+        ("reflect",),
+    ],
+    ids="-".join,
+)
+def test_what_lies_beyond_the_border(words, tile, lanes: int) -> None:
+    """Of several tiles, of one, and with as much padding as image; rows narrower than a vector."""
+    sizes, kernel = ((29, 11), (9, 7)) if len(words) == 2 else ((97,), (31,))
+    most = [9 if word == "reflect" else 11 for word in words]
+    padding = tuple(min(p, limit) for p, limit in zip((4, 3, 8, 11), most * 2, strict=False))
+    spec = spec_of(2, 2, sizes, kernel, padding[: 2 * len(words)], bias=True, lanes=lanes)
+    spec = replace(spec, boundary=words)
+    assert fft_conv.reject(spec) is None
+    chosen = None if tile is None or tile[0] % lanes or tile[1] % lanes else Tiling(*tile, 1)
+    assert fft_error(spec, chosen) < TOLERANCE
+
+
+@pytest.mark.parametrize("tile", [(16, 16), (8, 40), (40, 24), (24, 64)])
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_every_fft_tiling_computes_the_same(tile: tuple[int, int], chunk: int) -> None:
+    """Tiles with results at their ends only, tiles larger than the image, wrapped ones."""
+    spec = spec_of(2, 6, (29, 23), (9, 7), (4, 0, 2, 5), bias=True, lanes=8)
+    assert fft_error(spec, Tiling(*tile, chunk)) < TOLERANCE
+
+
+@pytest.mark.parametrize("tile", [(8, 8), (16, 24)])
+def test_a_long_signal_is_cut_into_tiles(tile: tuple[int, int]) -> None:
+    spec = spec_of(2, 2, (1000,), (33,), 7, 2, lanes=8)
+    tiling = Tiling(*tile, 1)
+    assert Geometry(spec, tiling).tiles > 1
+    assert fft_error(spec, tiling) < TOLERANCE
+
+
+def test_one_tile_wraps_around_onto_padding() -> None:
+    """A tile of 48 pixels does where results see 61: the others are zeros."""
+    spec = spec_of(1, 1, (31, 31), (31, 31), 15, lanes=8)
+    tiling = Tiling(24, 48, 1)
+    assert [(cut.results, cut.tiles) for cut in Geometry(spec, tiling).cuts] == [(31, 1)] * 2
+    assert fft_error(spec, tiling) < TOLERANCE
+    unpadded = Geometry(spec_of(1, 1, (61, 61), (31, 31), 0, lanes=8), tiling)
+    assert [(cut.results, cut.tiles) for cut in unpadded.cuts] == [(16, 2)] * 2
+
+
+def test_threads_do_not_decide_how_fft_rounds() -> None:
+    for sizes, kernel in (((56, 56), (31, 31)), ((4000,), (500,))):
+        spec = spec_of(16, 64, sizes, kernel, 15)
+        tilings = [fft_conv.choose(spec, Target(threads=threads)) for threads in (1, 2, 5, 16)]
+        assert len({(tiling.rows, tiling.columns) for tiling in tilings}) == 1
+        assert len({tiling.chunk for tiling in tilings}) > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stride": (2, 1)}, "stride (2, 1)"),
+        ({"plain": False}, "not row-major"),
+        ({"kernel": (3, 3)}, "9 taps, too few"),
+        ({"sizes": (1, 1)}, "an empty result"),
+        ({"sizes": (1500, 1500), "kernel": (3, 1200)}, "no tile fits the kernel"),
+        ({"channels": 1024, "filters": 1024}, "the memory for its weights"),
+        ({"padding": (0, 32, 0, 0), "boundary": ("zero", "circular")}, "goes round circular more"),
+        ({"sizes": (9, 9, 9), "kernel": (5, 5, 5)}, "3 spatial axes"),
+    ],
+)
+def test_fft_convolution_says_what_it_does_not_take(changes, words: str) -> None:
+    spec = spec_of(1, 1, (31, 31), (9, 9), 0)
+    assert fft_conv.reject(spec) is None
+    assert words in fft_conv.reject(replace(spec, **changes))
+
+
+# ---- in a graph
+
+
+def layer(channels: int, filters: int, size: int, k: int, more: str = "", groups: int = 1) -> str:
+    shape = f"1,{filters},{size},{size}"
+    attributes = f"padding=({', '.join([str(k // 2)] * 4)}), groups={groups}{more}"
+    return f"""\
+graph @g(%x: f32[1,{channels},{size},{size}], %r: f32[{shape}]) {{
+  param @w : f32[{filters},{channels // groups},{k},{k}]
+  param @b : f32[{filters}]
+  %0 = conv(%x, @w, @b) {{{attributes}}} : f32[{shape}]
+  %1 = add(%0, %r) : f32[{shape}]
+  %y = relu(%1) : f32[{shape}]
+  return %y
+}}"""
+
+
+def run(graph: cnnir.Graph, **options):
+    """(kernels, results, results in f64, reasons of the convolution)."""
+    rng = np.random.default_rng(6)
+    inputs = [rng.standard_normal(v.type.shape, dtype=np.float32) for v in graph.inputs]
+    exe = cnnir.compile(graph, **options)
+    wanted = cnnir.evaluate(graph, inputs, dtype="f64")[0]
+    steps = exe.plan.steps
+    (step,) = [step for step in steps if "conv" in step.op]
+    return step, exe(*inputs), wanted
+
+
+@pytest.mark.parametrize("features", ["", "avx2", "sse2"])
+@pytest.mark.parametrize("shape", [(1, 1, 97, 31), (20, 20, 17, 13, "", 20), (6, 4, 31, 17)])
+def test_large_kernels_are_served_by_fft(shape, features: str) -> None:
+    """With a bias and a residual in the store; the same bits on two threads as on one."""
+    graph = cnnir.parse(layer(*shape), seed=5)
+    results = []
+    for threads in (1, 2):
+        step, found, wanted = run(graph, threads=threads, features=features or None)
+        assert step.kernel == "fft_conv" and "predicted" in step.reason and step.rejected
+        assert abs(found - wanted).max() < TOLERANCE * abs(wanted).max()
+        results.append(found)
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        (
+            layer(1, 1, 97, 31),
+            {"precision": "exact"},
+            "fft_conv: it rounds differently, and precis",
+        ),
+        (layer(64, 64, 28, 3), {}, "fft_conv: 9 taps, too few"),
+        (layer(128, 128, 9, 5), {}, "fft_conv: predicted"),
+        (layer(1, 1, 7, 5), {}, "fft_conv: 0.00 MFLOP, too few to gain from"),
+    ],
+)
+def test_fft_does_not_serve(text: str, options, words: str) -> None:
+    step, found, wanted = run(cnnir.parse(text, seed=5), **options)
+    assert step.kernel != "fft_conv"
+    assert any(reason.startswith(words) for reason in step.rejected), step.rejected
+    assert abs(found - wanted).max() < 1e-5 * abs(wanted).max()
