@@ -246,7 +246,7 @@ class _Nest:
     def _step(self, x: ir.Value, offset: int, weights: ir.Value) -> ir.Value:
         b, tile = self.b, self.tile
         if self.coming is not None:
-            self._ask()
+            self._ask(self.coming)
         elif self.ahead is not None:
             for line in range(0, self.row, FLOATS):
                 if near(b.lanes):
@@ -261,11 +261,11 @@ class _Nest:
                 tile.sums[i] = b.fma(vector, value, tile.sums[i])
         return b.at(weights, self.row)
 
-    def _ask(self) -> None:
+    def _ask(self, coming: ir.Value) -> None:
         """Ask for a step's share of the weights to come."""
         first, self.used = self._lines(), self.used + self.row
         for line in range(first, self._lines()):
-            self.b.prefetch(self.coming, line * FLOATS, locality=2)
+            self.b.prefetch(coming, line * FLOATS, locality=2)
 
     def _asked(self) -> list[ir.Value]:
         """Where the weights to come go on after a body, whose last line may be asked for early."""
