@@ -39,6 +39,7 @@ from cnnir.backends.llvm.kernels import (
     winograd,
 )
 from cnnir.backends.llvm.kernels.conv_transpose import ConvTransposeSpec
+from cnnir.backends.llvm.kernels.edges import cut_results
 from cnnir.backends.llvm.kernels.matmul import MatmulSpec
 from cnnir.backends.llvm.kernels.microkernel import (
     FOLLOWING,
@@ -50,7 +51,7 @@ from cnnir.backends.llvm.kernels.microkernel import (
     unrolling,
 )
 from cnnir.backends.llvm.kernels.pool import PoolSpec
-from cnnir.backends.llvm.kernels.spec import ConvSpec, Place, Split, Target, shares
+from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Place, Split, Target, shares
 
 # ---- random specs
 
@@ -382,3 +383,13 @@ def test_choices_do_not_depend_on_anything_but_their_arguments():
     assert first == [direct_conv.choose(spec, Target()) for spec in specs]
     for spec, tiling in zip(specs, first, strict=True):
         assert direct_conv.estimate(spec, tiling, Target()) > 0
+
+
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 3), (3, 2)])
+@pytest.mark.parametrize("size, taps, begin, end", [(9, 3, 1, 1), (4, 9, 5, 6), (7, 2, 0, 3)])
+def test_results_at_edges_are_counted(size, taps, begin, end, stride, dilation):
+    span = (taps - 1) * dilation + 1
+    out = max(1, (size + begin + end - span) // stride + 1)
+    starts = [at * stride - begin for at in range(out)]
+    cut = sum(start < 0 or start + span > size for start in starts)
+    assert cut_results(Axis(size, out, taps, stride, dilation, begin)) == cut
