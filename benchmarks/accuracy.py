@@ -19,7 +19,7 @@ from results import append, context
 
 import cnnir
 from cnnir.cli.arguments import batched
-from cnnir.pipeline import random_inputs
+from cnnir.verify import random_inputs
 
 BUDGETS = {"default": 1e-4, "exact": 2e-6}
 

@@ -24,7 +24,7 @@ import numpy as np
 from results import append, context
 
 import cnnir
-from cnnir.pipeline import random_inputs
+from cnnir.verify import random_inputs
 
 Feeds = dict[str, np.ndarray]
 Run = Callable[[], object]

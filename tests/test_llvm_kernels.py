@@ -40,7 +40,15 @@ from cnnir.backends.llvm.kernels import (
 )
 from cnnir.backends.llvm.kernels.conv_transpose import ConvTransposeSpec
 from cnnir.backends.llvm.kernels.matmul import MatmulSpec
-from cnnir.backends.llvm.kernels.microkernel import Reduction, simplify, unrolling
+from cnnir.backends.llvm.kernels.microkernel import (
+    FOLLOWING,
+    Ahead,
+    Reduction,
+    Tile,
+    accumulate,
+    simplify,
+    unrolling,
+)
 from cnnir.backends.llvm.kernels.pool import PoolSpec
 from cnnir.backends.llvm.kernels.spec import ConvSpec, Place, Split, Target, shares
 
@@ -351,6 +359,21 @@ def test_a_nest_joins_loops_that_walk_with_one_stride():
 )
 def test_unrolling_keeps_bodies_small(extents, fmas, factors):
     assert unrolling([Reduction(e, 1000) for e in extents], fmas) == factors
+
+
+@pytest.mark.parametrize(
+    ("lanes", "turns", "lines"), [(8, 1, 24), (8, 4, 6), (8, 5, 5), (8, 0, 32), (16, 0, 96)]
+)
+def test_each_line_of_weights_to_come_is_asked_for_by_one_turn(lanes, turns, lines):
+    """16 steps of 3 blocks, unrolled: 24 or 48 lines. Without turns those that follow are asked
+    for, a line that two steps share by both; where a vector is a line for two cache levels."""
+    b = Builder(ir.Module(), "kernel", 3, lanes)
+    x, w, coming = b.pointers
+    ahead = Ahead(coming, turns) if turns else FOLLOWING
+    tile = Tile(3, 2, [b.splat(0.0)] * 6)
+    accumulate(b, tile, x, w, {0: 0, 1: 16}, [Reduction(16, 1)], ahead=ahead)
+    b.finish()
+    assert str(b.module).count("call void @llvm.prefetch.p0(") == lines
 
 
 def test_choices_do_not_depend_on_anything_but_their_arguments():

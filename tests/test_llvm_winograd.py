@@ -14,6 +14,7 @@ from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels import winograd
 from cnnir.backends.llvm.kernels.small_matrix import multiply
 from cnnir.backends.llvm.kernels.spec import ConvSpec, KernelCode, Target
+from cnnir.backends.llvm.kernels.winograd_tiling import Geometry
 from cnnir.backends.llvm.kernels.winograd_transforms import POINTS, transforms
 from cnnir.backends.llvm.offers import predicted
 
@@ -89,6 +90,18 @@ def test_every_winograd_tiling_computes_the_same(tile, error, count, chunk, bloc
     tiling = winograd.Tiling(tile, count, chunk, blocks, pixels)
     assert spec.out_blocks % chunk == 0
     assert conv_error(winograd, spec, tiling) < error
+
+
+@pytest.mark.parametrize(
+    "lanes, channels, spread", [(8, 130, True), (4, 96, True), (16, 130, False)]
+)
+def test_turns_share_in_asking_for_weights_from_beyond_l2(lanes, channels, spread):
+    """Whole blocks of channels and a rest; the weights asked for are only read, so sums agree."""
+    spec = ConvSpec(1, channels, 128, (9, 13), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), lanes=lanes)
+    tiling = winograd.Tiling((4, 4), 12, 128 // lanes, 3, 4)
+    small = replace(spec, channels=lanes)
+    assert Geometry(spec, tiling).spread == spread and not Geometry(small, tiling).spread
+    assert conv_error(winograd, spec, tiling) < 1e-5
 
 
 def test_threads_do_not_decide_how_winograd_rounds():

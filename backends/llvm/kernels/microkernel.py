@@ -4,6 +4,8 @@
 input value broadcast) to blocks x pixels accumulators. Input addresses are a base, a fixed offset a
 pixel and a stride a loop, so the same code reads blocked, plain and copied input; weights are read
 strictly in sequence. It neither initialises nor stores: that is the template's business.
+
+Weights mostly come from beyond L2, and what helps depends on how fast they are used up (`Ahead`).
 """
 
 from __future__ import annotations
@@ -19,11 +21,10 @@ from cnnir.backends.llvm.builder import Builder, Index
 # proportional to it, and a model has dozens of kernels.
 BODY = 128
 
-# Bytes by which packed weights are asked for ahead of their use, into L1 and into L2. They come
-# from beyond L2 once for each block of filters, faster than the hardware's own prefetching follows.
-AHEAD = 2048
-FAR_AHEAD = 32768
+# Bytes by which packed weights are asked for ahead of their use, into L1 and into L2.
+NEAR, FAR = 2048, 32768
 LINE = 64
+FLOATS = LINE // 4
 
 LOADS, LATENCY = 1.8, 4  # a cycle; cycles
 STREAMED = 20  # bytes of weights a cycle, from L2
@@ -31,16 +32,27 @@ STEP_COST, INPUT_COST = 0.1, 0.01  # cycles of a step, and of each of its inputs
 TILE_COST, VECTOR_COST = 40, 5  # cycles to start and store a tile, and for each of its vectors
 
 
-def tile_cycles(blocks: int, pixels: int, steps: float, lanes: int, fmas: int) -> float:
+def near(lanes: int) -> bool:
+    """Whether weights are asked for into L1 as well as into L2.
+
+    Narrower vectors mean more loads for as many sums, and those bind before the lines do.
+    """
+    return 4 * lanes >= LINE
+
+
+def tile_cycles(
+    blocks: int, pixels: int, steps: float, lanes: int, fmas: int, asked: float | None = None
+) -> float:
     """Cycles of a tile on a core that begins `fmas` fused multiply-adds of `lanes` a cycle.
 
-    A step loads its pixels and weights and asks for two lines of weights for each that it reads.
-    The constants were fitted on Zen 4, where 512 bits are two halves, to single tiles of 30 shapes
+    A step loads its pixels and weights, and asks for `asked` lines for each line of weights. The
+    constants were fitted on Zen 4, where 512 bits are two halves, to single tiles of 30 shapes
     (within 5 % from 32 steps on); they need to rank tiles, not to be right.
     """
     vectors = blocks * pixels
+    asked = 1 + near(lanes) if asked is None else asked
     lines = -(-blocks * lanes * 4 // LINE)
-    loads = pixels + blocks + 2 * lines
+    loads = pixels + blocks + asked * lines
     ports = max(vectors / fmas, loads / LOADS, LATENCY, 4 * blocks * lanes / STREAMED)
     step = ports + STEP_COST + INPUT_COST * pixels
     return steps * step + TILE_COST + VECTOR_COST * vectors
@@ -51,7 +63,7 @@ def widest_tile(registers: int, blocks: int) -> int:
     return max(1, (registers - 1 - blocks) // blocks)
 
 
-FAR = 1024  # floats between planes from which on they are prefetched
+PLANE = 1024  # floats between planes from which on they are prefetched
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,30 @@ def unrolling(nest: Sequence[Reduction], fmas: int, body: int = BODY) -> list[in
     return factors
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """Which packed weights to ask for while others are used.
+
+    Without a start, what follows the weights in use, soon into L1 and earlier into L2: for weights
+    that are used once, a few lines at a time. Weights of a panel that is used `turns` times are
+    needed at once when their first turn comes, so `turns` turns of the panel before share in asking
+    for them: `start` is where this turn's share lies, and it goes into L2. A product of few rows
+    asks for nothing: it waits for memory anyway, which the hardware reads faster undisturbed.
+    """
+
+    start: ir.Value | None = None
+    turns: int = 1
+
+    def later(self, b: Builder, floats: int) -> Ahead:
+        """The same, where so many floats of the panel in use have been used."""
+        if self.start is None or not floats:
+            return self
+        return Ahead(b.at(self.start, floats // self.turns), self.turns)
+
+
+FOLLOWING = Ahead()
+
+
 @dataclass
 class Tile:
     """The sums of blocks x pixels results, as LLVM values: sums[block * pixels + pixel]."""
@@ -120,17 +156,18 @@ def accumulate(
     nest: Sequence[Reduction],
     row: int | None = None,
     body: int = BODY,
+    ahead: Ahead | None = FOLLOWING,
 ) -> None:
     """Run the nest, adding to the sums of `pixels` (number -> offset of its input from x).
 
     Weights are one vector a block for each step: packed and aligned, or rows of a matrix `row`
-    floats apart. Offsets count floats.
+    floats apart, which are not asked for ahead. Offsets count floats.
     """
     loops = simplify(nest)
     factors = unrolling(loops, tile.blocks * len(pixels), body)
-    align = 4 * b.lanes if row is None else 4
+    packed = row is None
     row = tile.blocks * b.lanes if row is None else row
-    emitter = _Nest(b, tile, dict(pixels), loops, factors, row, align)
+    emitter = _Nest(b, tile, dict(pixels), loops, factors, row, packed, ahead if packed else None)
     # Other taps are other calls, and read the same pixels, see `_reads_again`.
     emitter.run(0, b.opaque(x), 0, weights)
 
@@ -143,7 +180,12 @@ class _Nest:
     loops: list[Reduction]
     factors: list[int]
     row: int
-    align: int
+    packed: bool
+    ahead: Ahead | None
+
+    def __post_init__(self) -> None:
+        self.coming = self.ahead.start if self.ahead else None
+        self.used = 0  # floats of weights, since the body began
 
     def run(self, level: int, x: ir.Value, offset: int, weights: ir.Value) -> ir.Value:
         """The loops from `level` inwards; returns the weights that come next."""
@@ -158,19 +200,28 @@ class _Nest:
             return weights
         b, tile = self.b, self.tile
         used = [i for i in range(len(tile.sums)) if i % tile.pixels in self.pixels]
-        carry = [*(tile.sums[i] for i in used), weights, b.at(x, offset)]
+        walking = [] if self.coming is None else [self.coming]
+        carry = [*(tile.sums[i] for i in used), weights, b.at(x, offset), *walking]
         with b.loop(loop.extent // factor, carry=carry) as turns:
-            *sums, weights, x = turns.state
-            self._set(used, sums)
+            weights, x = self._enter(used, turns.state)
             self._fetch(level, x)
             for turn in range(factor):
                 weights = self.run(level + 1, x, turn * loop.stride, weights)
             sums = [tile.sums[i] for i in used]
             x = b.at(x, factor * loop.stride)
-            turns.state[:] = [*sums, b.opaque(weights), b.opaque(x)]
-        *sums, weights, _ = turns.result
-        self._set(used, sums)
+            walking = [b.opaque(place) for place in self._asked()]
+            turns.state[:] = [*sums, b.opaque(weights), b.opaque(x), *walking]
+        weights, _ = self._enter(used, turns.result)
         return weights
+
+    def _enter(self, used: Sequence[int], state: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """Take over what a loop carries; the weights and the input among it."""
+        count = len(used)
+        for place, value in zip(used, state[:count], strict=True):
+            self.tile.sums[place] = value
+        if self.coming is not None:
+            self.coming, self.used = state[-1], 0
+        return state[count], state[count + 1]
 
     def _reads_again(self, loop: Reduction) -> bool:
         """Whether turns read pixels that earlier ones have read.
@@ -181,32 +232,48 @@ class _Nest:
         steps = range(loop.stride, loop.extent * loop.stride, loop.stride or 1)
         return any(place + step in places for step in steps for place in places)
 
-    def _set(self, places: Sequence[int], sums: Sequence[ir.Value]) -> None:
-        for place, value in zip(places, sums, strict=True):
-            self.tile.sums[place] = value
-
     def _fetch(self, level: int, x: ir.Value) -> None:
         """Ask for the pixels of the next plane, which lies too far on for the hardware to guess.
 
         Only where each is read once a tile, as in a 1x1 convolution: taps find theirs in cache.
         """
         loop = self.loops[level]
-        if level or len(self.loops) != 2 or self.align == 4 or loop.stride < FAR:
+        if level or len(self.loops) != 2 or not self.packed or loop.stride < PLANE:
             return
         for place in self.pixels.values():
             self.b.prefetch(x, loop.stride + place, locality=3)
 
     def _step(self, x: ir.Value, offset: int, weights: ir.Value) -> ir.Value:
         b, tile = self.b, self.tile
-        if self.align > 4:
-            for line in range(0, self.row, LINE // 4):
-                b.prefetch(weights, line + AHEAD // 4, locality=3)
-                b.prefetch(weights, line + FAR_AHEAD // 4, locality=2)
-        blocks = range(tile.blocks)
-        vectors = [b.vload(weights, block * b.lanes, self.align) for block in blocks]
+        if self.coming is not None:
+            self._ask()
+        elif self.ahead is not None:
+            for line in range(0, self.row, FLOATS):
+                if near(b.lanes):
+                    b.prefetch(weights, line + NEAR // 4, locality=3)
+                b.prefetch(weights, line + FAR // 4, locality=2)
+        align = 4 * b.lanes if self.packed else 4
+        vectors = [b.vload(weights, block * b.lanes, align) for block in range(tile.blocks)]
         for pixel, place in self.pixels.items():
             value = b.broadcast(x, offset + place)
             for block, vector in enumerate(vectors):
                 i = block * tile.pixels + pixel
                 tile.sums[i] = b.fma(vector, value, tile.sums[i])
         return b.at(weights, self.row)
+
+    def _ask(self) -> None:
+        """Ask for a step's share of the weights to come."""
+        first, self.used = self._lines(), self.used + self.row
+        for line in range(first, self._lines()):
+            self.b.prefetch(self.coming, line * FLOATS, locality=2)
+
+    def _asked(self) -> list[ir.Value]:
+        """Where the weights to come go on after a body, whose last line may be asked for early."""
+        if self.coming is None:
+            return []
+        return [self.b.at(self.coming, self._lines() * FLOATS)]
+
+    def _lines(self) -> int:
+        """Lines that the steps of a body have asked for."""
+        assert self.ahead is not None
+        return -(-self.used // (self.ahead.turns * FLOATS))

@@ -16,12 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Condition, Index
 from cnnir.backends.llvm.kernels.edges import element_place, line_place
-from cnnir.backends.llvm.kernels.microkernel import Reduction, Tile, accumulate
+from cnnir.backends.llvm.kernels.microkernel import FOLLOWING, Ahead, Reduction, Tile, accumulate
 from cnnir.backends.llvm.kernels.small_matrix import multiply
 from cnnir.backends.llvm.kernels.spec import (
     ConvSpec,
@@ -31,7 +29,6 @@ from cnnir.backends.llvm.kernels.spec import (
     Strides,
     repeats,
     shares,
-    storage,
 )
 from cnnir.backends.llvm.kernels.winograd_tiling import (
     PRODUCTS,
@@ -44,6 +41,7 @@ from cnnir.backends.llvm.kernels.winograd_tiling import (
     tile_kinds,
     tilings,
 )
+from cnnir.backends.llvm.kernels.winograd_weights import pack, packed_size
 
 __all__ = [
     "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
@@ -69,62 +67,6 @@ def reject(spec: ConvSpec) -> str | None:
     if spec.pool and not any(tile_kinds(spec)):
         return f"no tile holds whole windows of {'x'.join(map(str, spec.pool.window))}"
     return spec.problem()
-
-
-def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
-    """Floats that `pack` makes of the weights."""
-    g = Geometry(spec, tiling)
-    return g.products * spec.out_blocks * spec.lanes * g.channels
-
-
-def pack(
-    weights: np.ndarray, spec: ConvSpec, tiling: Tiling, out: np.ndarray | None = None
-) -> np.ndarray:
-    """w[O,C,*kernel], transformed, in the order in which the kernel reads it.
-
-    [chunk][product][tile of blocks][tap of depth][channel][block in the tile][V]; filters beyond
-    the last are zero. Tile by tile, in f64: a tile is some megabytes.
-    """
-    g, lanes, channels = Geometry(spec, tiling), spec.lanes, Geometry(spec, tiling).channels
-    rows, columns = (t.taps for t in g.transforms)
-    taps = weights.reshape(spec.filters, -1, g.depth.taps, rows.shape[1], columns.shape[1])
-    filters = taps.swapaxes(1, 2).reshape(spec.filters, channels, *taps.shape[3:])
-    packed = storage(out, packed_size(spec, tiling))
-    first = 0
-    for chunk in packed.reshape(g.chunks, g.products, -1):
-        position = 0
-        for count in shares(tiling.chunk, tiling.blocks):
-            size = channels * count * lanes
-            tile = filters[first * lanes : (first + count) * lanes]
-            chunk[:, position : position + size] = _transformed(tile, rows, columns, count * lanes)
-            position, first = position + size, first + count
-    return packed
-
-
-def _transformed(
-    filters: np.ndarray, rows: np.ndarray, columns: np.ndarray, width: int
-) -> np.ndarray:
-    """rows x w x columns^T for w[O,C,*kernel]: [product][channel, filter], `width` filters."""
-    count, channels, *taps = filters.shape
-    w = np.zeros((*taps, channels, width))
-    w[..., :count] = filters.transpose(2, 3, 1, 0)
-    half = _combined(columns, w.swapaxes(0, 1))
-    return _combined(rows, half.swapaxes(0, 1)).reshape(len(rows) * len(columns), -1)
-
-
-def _combined(matrix: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """matrix x parts, along the first axis.
-
-    One product and one sum after another, since a library's matrix product may round differently
-    for other widths, and so for other numbers of threads.
-    """
-    sums = np.zeros((len(matrix), *parts.shape[1:]))
-    term = np.empty(parts.shape[1:])
-    for row, total in zip(matrix, sums, strict=True):
-        for factor, part in zip(row, parts, strict=True):
-            if factor:
-                total += np.multiply(part, factor, out=term)
-    return sums
 
 
 def emit(
@@ -258,14 +200,24 @@ class _Emitter:
         for blocks, parts in repeats(shares(tiling.chunk, tiling.blocks)):
             with b.loop(parts) as part:
                 block = b.add(b.mul(part.index, blocks), first)
-                with b.loop(-(-tiling.count // tiling.pixels)) as turn:
+                panel = b.at(w, b.mul(block, step))
+                with b.loop(g.turns) as turn:
                     tile = b.min(b.mul(turn.index, tiling.pixels), tiling.count - tiling.pixels)
-                    self.tile(b.at(x, b.mul(tile, b.lanes)), b.at(w, b.mul(block, step)), blocks)
+                    ahead = self.ahead(panel, blocks * step, turn.index)
+                    self.tile(b.at(x, b.mul(tile, b.lanes)), panel, blocks, ahead)
                     start = b.add(b.mul(block, tiling.count), tile)
                     self.keep(b.at(into, b.mul(start, b.lanes)), blocks)
             first += blocks * parts
 
-    def tile(self, x: ir.Value, w: ir.Value, blocks: int) -> None:
+    def ahead(self, panel: ir.Value, size: int, turn: Index) -> Ahead:
+        """What a turn of a panel asks for; the next panel follows in memory."""
+        if not self.g.spread:
+            return FOLLOWING
+        share = -(-size // self.g.turns)
+        start = self.b.add(size, self.b.mul(turn, share))
+        return Ahead(self.b.at(panel, start), self.g.turns)
+
+    def tile(self, x: ir.Value, w: ir.Value, blocks: int, ahead: Ahead) -> None:
         b, count = self.b, self.tiling.count
         pixels = {pixel: pixel * b.lanes for pixel in range(self.tiling.pixels)}
         self.sums = Tile(blocks, len(pixels), [b.splat(0.0)] * (blocks * len(pixels)))
@@ -275,14 +227,16 @@ class _Emitter:
             taps, whole = 1, taps * whole  # slices follow each other as blocks do
         for tap in range(taps):
             x_tap = b.at(x, tap * self.g.in_blocks * count * b.lanes)
-            w_tap = b.at(w, tap * channels * blocks * b.lanes)
+            used = tap * channels * blocks * b.lanes
             if whole:
                 nest = [Reduction(whole, count * b.lanes), Reduction(b.lanes, 1)]
-                accumulate(b, self.sums, x_tap, w_tap, pixels, nest)
+                coming = ahead.later(b, used)
+                accumulate(b, self.sums, x_tap, b.at(w, used), pixels, nest, ahead=coming)
             if rest:
                 x_tap = b.at(x_tap, whole * count * b.lanes)
-                w_tap = b.at(w_tap, whole * b.lanes * blocks * b.lanes)
-                accumulate(b, self.sums, x_tap, w_tap, pixels, [Reduction(rest, 1)])
+                used += whole * b.lanes * blocks * b.lanes
+                nest, coming = [Reduction(rest, 1)], ahead.later(b, used)
+                accumulate(b, self.sums, x_tap, b.at(w, used), pixels, nest, ahead=coming)
 
     def keep(self, into: ir.Value, blocks: int) -> None:
         """Store the sums of a register tile."""

@@ -12,7 +12,7 @@ from itertools import product
 from math import prod
 
 from cnnir.backends.llvm.builder import Index
-from cnnir.backends.llvm.kernels.microkernel import tile_cycles, widest_tile
+from cnnir.backends.llvm.kernels.microkernel import LINE, tile_cycles, widest_tile
 from cnnir.backends.llvm.kernels.small_matrix import operations
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target, shares, varied
 from cnnir.backends.llvm.kernels.winograd_transforms import Transforms, transforms
@@ -24,6 +24,7 @@ MEMORY = 5.5  # bytes a cycle from memory
 HIDING = 0.9  # part of arithmetic that may hide reading weights
 WIDEST = 4  # output blocks in a tile of the multiplication, at most
 PRODUCTS = (4, 6, 8)  # products along an axis: F(2,3), F(4,3) and F(6,3), F(2,5), F(4,5) ...
+FAR = 1 << 20  # bytes of weights that come from beyond L2
 MOST_TILES = 64  # of a work item
 BEST = 3  # kinds of tile that are tried with all cuts
 
@@ -148,6 +149,20 @@ class Geometry:
         """Transformed weights of one chunk."""
         return self.products * self.channels * self.tiling.chunk * self.spec.lanes
 
+    @property
+    def turns(self) -> int:
+        """Register tiles that use the same weights."""
+        return -(-self.tiling.count // self.tiling.pixels)
+
+    @property
+    def spread(self) -> bool:
+        """Whether all turns share in asking for the weights that come next.
+
+        Where a vector is a whole line, a tile has so many results that asking within it is better.
+        """
+        far = 4 * self.weights * self.chunks > FAR
+        return self.turns > 1 and 4 * self.spec.lanes < LINE and far
+
 
 @dataclass(frozen=True)
 class Position:
@@ -227,8 +242,9 @@ def _cuts(spec: ConvSpec, tile: tuple[int, int], target: Target) -> Iterator[Til
         for chunk in chunks:
             for blocks in range(1, min(WIDEST, chunk) + 1):
                 widest = min(count, widest_tile(target.registers, blocks))
-                pixels = -(-count // -(-count // widest))
-                yield Tiling(tile, count, chunk, blocks, pixels)
+                even = (-(-count // -(-count // most)) for most in (widest, widest - 1) if most)
+                for pixels in dict.fromkeys(even):
+                    yield Tiling(tile, count, chunk, blocks, pixels)
 
 
 def _run_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
@@ -243,10 +259,11 @@ def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     geometry = Geometry(spec, tiling)
     taps = geometry.axes[0].taps, geometry.axes[1].taps
     into, out = (cycles / target.fmas for cycles in _transform_cycles(tiling.tile, *taps))
-    multiply, turns = 0.0, -(-tiling.count // tiling.pixels)
+    multiply, turns = 0.0, geometry.turns
+    asked = 1 / turns if geometry.spread else None
     for blocks in shares(tiling.chunk, tiling.blocks):
         multiply += turns * tile_cycles(
-            blocks, tiling.pixels, geometry.channels, spec.lanes, target.fmas
+            blocks, tiling.pixels, geometry.channels, spec.lanes, target.fmas, asked
         )
     multiply *= geometry.products
     scratch, weights = 4 * geometry.scratch, 4 * geometry.weights
@@ -259,7 +276,7 @@ def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
         + tiling.count * (geometry.planes * into + tiling.chunk * out)
         + multiply
         # the first turn reads weights from memory, the others find them
-        + max(0.0, first - HIDING * multiply / turns)
+        + max(0.0, first - HIDING * multiply / (1 if geometry.spread else turns))
         + moved / STREAM
     )
 
