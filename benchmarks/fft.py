@@ -30,7 +30,7 @@ from cnnir.backends.llvm.work import Found, Offer
 SQUARE = (3, 5, 7, 9, 11, 13, 15, 21, 31, 47, 63)
 TAPS = (9, 17, 25, 33, 41, 49, 63, 127, 255, 511, 1023)
 SLOWEST = 0.25  # seconds of a run from which on a case is not repeated for larger kernels
-GROWTH = tuple(2**k for k in range(10, 20))
+GROWTH = tuple(2**k for k in range(10, 19))
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ def spirals(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def main(folder: str = ".", short: bool = False) -> tuple[int, int]:
     """How many borders the line crosses: computed, and met by the walk."""
-    net = nn.Sequential(nn.Dense(24), nn.ReLU(), nn.Dense(24), nn.ReLU(), nn.Dense(2))
+    units = 12 if short else 24
+    net = nn.Sequential(nn.Dense(units), nn.ReLU(), nn.Dense(units), nn.ReLU(), nn.Dense(2))
     x, y = spirals(600, 0)
     trainer = cnnir.Trainer(net, "cross_entropy", Adam(0.01), metrics="accuracy")
     history = trainer.fit(x, y, 10 if short else 300, 60, show="none")

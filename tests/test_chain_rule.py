@@ -159,5 +159,8 @@ def test_the_command(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["explain", str(model), "--json"])
     found = json.loads(done.stdout)
     assert [line["forward"] for line in found["lines"]][-1] == "max(y1, 0)"
+    assert {"derived", "type"} <= set(found["lines"][0]) and found["second"] == {}
+    done = CliRunner().invoke(app, ["explain", str(model), "--second", "--json"])
+    assert "tdx" in json.loads(done.stdout)["second"]
     done = CliRunner().invoke(app, ["explain", str(model), "--latex"])
     assert r"\begin{aligned}" in done.stdout

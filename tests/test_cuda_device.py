@@ -19,7 +19,7 @@ from cnnir.tensortype import TensorType, is_float
 
 pytestmark = pytest.mark.cuda
 
-PRECISIONS = [("exact", 3e-6), ("tf32", 2e-3)]
+PRECISIONS = [("exact", 3e-6), ("tf32", 2e-3), ("f16", 2e-3), ("bf16", 2e-2)]
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "f64"])

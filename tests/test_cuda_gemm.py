@@ -316,7 +316,7 @@ def test_few_rows_are_split_and_give_the_same_bits_again():
         many, _ = template.choose(
             conv(64, 64, (56, 56), 256, (3, 3), padding=(1, 1, 1, 1)).spec, target
         )
-        assert many.splits == 1 and many.bm == many.bn == 128
+        assert many.splits == 1 and many.bm == 128 <= many.bn
 
 
 def test_rounding_to_tf32():

@@ -24,9 +24,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     return fake_driver(monkeypatch)
 
 
-def stepped(target: str, **options: object) -> tuple[nn.Module, Step]:
+def stepped(target: str) -> tuple[nn.Module, Step]:
     net = nn.Sequential(nn.Dense(64), nn.ReLU(), nn.Dense(3)).build((3, 8), seed=1)
-    return net, Step(net, "cross_entropy", SGD(0.1, momentum=0.9), target=target, **options)
+    optimizer = SGD(0.1, momentum=0.9)
+    return net, Step(net, "cross_entropy", optimizer, target=target, precision="exact")
 
 
 def test_weights_stay_on_the_device_between_steps(fake: FakeDriver) -> None:

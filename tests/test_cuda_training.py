@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from cuda_harness import needs_compiler
 
-from cnnir import nn
+from cnnir import compile, nn
+from cnnir.evaluate import evaluate
+from cnnir.ir import Graph
+from cnnir.tensortype import TensorType
 from cnnir.training import SGD, Step
 
 
@@ -47,3 +50,53 @@ def test_steps_follow_those_of_the_processor(make: object, optimizer: object) ->
     assert len(set(losses)) == 4
     for name, array in weights.items():
         np.testing.assert_allclose(own[name], array, atol=1e-4 * max(1, np.abs(array).max()))
+
+
+SUMS = {
+    "strided": ("f32[4,3,9,8]", "f32[4,8,5,8]", {"padding": (1, 1, 1, 1), "stride": (2, 1)}),
+    "large": ("f32[8,16,7,6]", "f32[8,24,7,6]", {"padding": (1, 1, 1, 1)}),
+    "dilated": ("f32[3,5,7,6]", "f32[3,4,3,3]", {"dilation": (2, 3), "kernel": (3, 2)}),
+    "one image": ("f32[1,5,7,6]", "f32[1,4,7,6]", {"kernel": (1, 1)}),
+    "lopsided": ("f32[8,4,6,7]", "f32[8,6,7,5]", {"padding": (2, 0, 1, 0)}),
+}
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("exact", 2e-6), ("tf32", 2e-3), ("f16", 2e-3)]
+)
+@pytest.mark.parametrize("name", SUMS)
+def test_gradients_of_weights_are_products(name: str, precision: str, tolerance: float) -> None:
+    """A tuned kernel makes them with filters last, in which the update reads them."""
+    needs_compiler()
+    x, dy, attrs = SUMS[name]
+    g = Graph()
+    a, b = (g.input(TensorType.parse(t), n) for t, n in ((x, "x"), (dy, "dy")))
+    dw = g.add("conv_weight_grad", a, b, **({"kernel": (3, 3)} | attrs))
+    w = g.input(dw.type, "w")
+    g.output(g.add("sub", w, g.add("mul", dw, g.constant(np.float32(0.1)))))
+    rng = np.random.default_rng(2)
+    arrays = [rng.standard_normal(v.type.shape).astype(np.float32) for v in g.inputs]
+    executable = compile(g, "cuda-emu", precision=precision, cache=False)
+    products = [s for s in executable.plan.steps if s.kernel.startswith("gemm_")]
+    assert [step.layout for step in products] == ["filters last"]
+    chunks = name in ("strided", "large", "lopsided")  # of images: four or eight
+    short = precision != "exact" and chunks
+    assert products[0].kernel == (f"gemm_{precision}" if short else "gemm_fma")
+    want = evaluate(g, [a.astype(np.float64) for a in arrays], "f64")[0]
+    assert np.abs(executable(*arrays) - want).max() <= tolerance * np.abs(want).max()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("tf32", 3e-3), ("bf16", 3e-2)])
+def test_steps_in_other_precisions(precision: str, tolerance: float) -> None:
+    """Weights that a step carries stay f32; losses are near those of exact products."""
+    needs_compiler()
+    rng = np.random.default_rng(0)
+    batches = [(rng.random((8, 1, 28, 28), np.float32), rng.integers(0, 10, 8)) for _ in range(3)]
+    found = {}
+    for kind in ("exact", precision):
+        net = lenet().build((8, 1, 28, 28), seed=1)
+        step = Step(net, "cross_entropy", SGD(0.1, momentum=0.9), target="cuda-emu", precision=kind)
+        found[kind] = [step([x], [y])["loss"] for x, y in batches]
+        assert {np.array(w).dtype for w in net.params.values()} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(found[precision], found["exact"], rtol=tolerance)
+    assert found[precision] != found["exact"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,31 @@ def test_derivatives_of_structured_kernels(make: Any) -> None:
         for j in range(layer.kernel[1])
     ])  # fmt: skip
     np.testing.assert_allclose(slope.ravel(), q.T @ by_tap, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["array", "sparse", "few"])
+def test_any_q_is_applied_as_it_is(kind: str) -> None:
+    """Whether each entry needs all parameters, or few of many, or one or none."""
+    q = RNG.standard_normal((12, 30))
+    if kind != "array":
+        q[RNG.random(q.shape) < 0.93] = 0
+    layer = nn.Structured(sparse.coo_array(q) if kind == "sparse" else q, 3).build((1, 4))
+    np.testing.assert_array_equal(layer.q, q)
+    wanted = (q @ theta_of(layer)).reshape(3, 4)
+    np.testing.assert_allclose(matrix_of(layer, 4), wanted, atol=1e-6)
+
+
+def test_large_operators_never_hold_the_zeros_of_q() -> None:
+    """Q of 150 units has 22,500 x 11,175 entries, 2 GB, of which one a row is not 0."""
+    tracemalloc.start()
+    layer = nn.antisymmetric(150, bias=False).build((1, 150))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100e6
+    y = cnnir.evaluate(layer.graph(), [np.eye(150)[:1]], "f64")[0]
+    np.testing.assert_allclose(y[0, 1:], -theta_of(layer)[:149], rtol=1e-6)
+    with pytest.raises(cnnir.IRError, match=r"Q has shape \[3\], wanted \[entries, parameters\]"):
+        nn.Structured(np.ones(3), 1)
 
 
 def test_circulant_operators_have_the_spectrum_of_their_kernel() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,19 +30,66 @@ Places = Sequence[Sequence[tuple[int, int, float]]]
 """Of each parameter the rows, columns and factors where it stands."""
 
 
-def mat(theta: Tensor, q: np.ndarray, shape: Shape) -> Tensor:
-    """Q theta as a tensor of this shape, row by row. q: [entries, parameters].
+@dataclass(frozen=True)
+class Sparse:
+    """Q without its zeros: entry [rows[k], columns[k]] is values[k], in the order of rows."""
 
-    Where no entry needs more than one parameter it is a selection, and otherwise a product.
+    shape: tuple[int, int]
+    rows: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, q: Any) -> Sparse:
+        """Of an array or a scipy.sparse matrix [entries, parameters]."""
+        if isinstance(q, Sparse):
+            return q
+        shape = tuple(getattr(q, "shape", np.shape(q)))
+        if len(shape) != 2 or not np.prod(shape):
+            raise IRError(f"Q has shape {list(shape)}, wanted [entries, parameters]")
+        if hasattr(q, "tocoo"):
+            found = q.tocsr().tocoo()  # duplicates summed, by rows
+            rows, columns, values = found.row, found.col, found.data
+        else:
+            dense = np.asarray(q, np.float64)
+            rows, columns = np.nonzero(dense)
+            values = dense[rows, columns]
+        return cls(shape, rows, columns, np.asarray(values, np.float64))
+
+    def dense(self) -> np.ndarray:
+        """With its zeros, f64."""
+        q = np.zeros(self.shape)
+        np.add.at(q, (self.rows, self.columns), self.values)
+        return q
+
+    def slots(self) -> tuple[np.ndarray, np.ndarray]:
+        """The parameters of each entry and their factors, [entries, most]; spare factors are 0."""
+        counts = np.bincount(self.rows, minlength=self.shape[0])
+        begins = np.cumsum(counts) - counts
+        slot = np.arange(len(self.rows)) - begins[self.rows]
+        which = np.zeros((self.shape[0], max(1, int(counts.max(initial=0)))), np.int64)
+        factors = np.zeros(which.shape)
+        which[self.rows, slot], factors[self.rows, slot] = self.columns, self.values
+        return which, factors
+
+
+def mat(theta: Tensor, q: Sparse, shape: Shape) -> Tensor:
+    """Q theta as a tensor of this shape, row by row.
+
+    Parameters are gathered, and summed where an entry needs several; only where it needs most of
+    them is it a product with a dense Q.
     """
     trace, dtype = theta.trace, theta.type.numpy
-    if (np.count_nonzero(q, axis=1) > 1).any():
-        product = trace.constant(q.astype(dtype)) @ theta.reshape(-1, 1)
+    which, factors = q.slots()
+    most = which.shape[1]
+    if most > 1 and 2 * most > q.shape[1]:
+        product = trace.constant(q.dense().astype(dtype)) @ theta.reshape(-1, 1)
         return product.reshape(*shape)
-    chosen = np.abs(q).argmax(1)
-    factors = np.take_along_axis(q, chosen[:, None], 1).reshape(shape)
-    picked = op("gather", theta, trace.constant(chosen.reshape(shape)), axis=0)
-    return picked if (factors == 1).all() else picked * trace.constant(factors.astype(dtype))
+    spread = shape if most == 1 else (*shape, most)
+    picked = op("gather", theta, trace.constant(which.reshape(spread)), axis=0)
+    if not (factors == 1).all():
+        picked = picked * trace.constant(factors.reshape(spread).astype(dtype))
+    return picked if most == 1 else picked.sum(-1)
 
 
 class Structured(Module):
@@ -61,15 +109,21 @@ class Structured(Module):
         bias_init: Initialiser = zeros,
     ) -> None:
         (self.outputs,) = entries("outputs", outputs, 1)
-        self.q = _array(q)
-        if self.q.shape[0] % outputs:
-            raise IRError(f"Q has {self.q.shape[0]} rows, wanted a multiple of {outputs} outputs")
+        self.places = Sparse.of(q)
+        rows, _ = self.places.shape
+        if rows % outputs:
+            raise IRError(f"Q has {rows} rows, wanted a multiple of {outputs} outputs")
         self.bias, self.bias_init = bias, bias_init
-        self.init = init or normal((self.q.shape[0] // outputs) ** -0.5)
+        self.init = init or normal((rows // outputs) ** -0.5)
+
+    @property
+    def q(self) -> np.ndarray:
+        """Q as an array, f64 [outputs * inputs, parameters]."""
+        return self.places.dense()
 
     def forward(self, x: Tensor) -> Tensor:
         """K x + b."""
-        inputs = self.q.shape[0] // self.outputs
+        inputs = self.places.shape[0] // self.outputs
         if x.rank != 2 or x.shape[1] != inputs:
             raise IRError(f"x is {x.type}, wanted [N, {inputs}]")
         y = x @ self.matrix(x.dtype, inputs).transpose(1, 0)
@@ -78,8 +132,8 @@ class Structured(Module):
 
     def matrix(self, dtype: str, inputs: int) -> Tensor:
         """K [outputs, inputs]."""
-        theta = self.param("theta", (self.q.shape[1],), self.init, dtype=dtype)
-        return mat(theta, self.q, (self.outputs, inputs))
+        theta = self.param("theta", self.places.shape[1:], self.init, dtype=dtype)
+        return mat(theta, self.places, (self.outputs, inputs))
 
 
 def diagonal(units: int, **options: Any) -> Structured:
@@ -135,8 +189,8 @@ class MMatrix(Structured):
 
     def matrix(self, dtype: str, inputs: int) -> Tensor:
         """K [units, units]."""
-        theta = self.param("theta", (self.q.shape[1],), self.init, dtype=dtype)
-        k = mat(theta * theta, self.q, (inputs, inputs))
+        theta = self.param("theta", self.places.shape[1:], self.init, dtype=dtype)
+        k = mat(theta * theta, self.places, (inputs, inputs))
         return k + self.constant(self.margin * np.eye(inputs, dtype=k.type.numpy))
 
 
@@ -160,7 +214,7 @@ class StructuredConv(Module):
         bias: bool = True,
         init: Initialiser | None = None,
     ) -> None:
-        self.q, self.kernel, self.filters = _array(q), tuple(kernel), filters
+        self.q, self.kernel, self.filters = Sparse.of(q).dense(), tuple(kernel), filters
         if self.q.shape[0] != np.prod(self.kernel):
             raise IRError(f"Q has {self.q.shape[0]} rows, wanted one for each tap of {kernel}")
         self.stride = entries("stride", stride, len(self.kernel))
@@ -267,18 +321,15 @@ class HaarWavelet(Module):
         return conv(x, held, stride=2, groups=channels(x))
 
 
-def _array(q: Any) -> np.ndarray:
-    """Q as an array of f64 [entries, parameters]."""
-    dense = np.asarray(q.toarray() if hasattr(q, "toarray") else q, np.float64)
-    if dense.ndim != 2 or not dense.size:
-        raise IRError(f"Q has shape {list(dense.shape)}, wanted [entries, parameters]")
-    return dense
-
-
-def _placed(shape: tuple[int, int], lines: Places) -> np.ndarray:
+def _placed(shape: tuple[int, int], lines: Places) -> Sparse:
     """Q for a matrix."""
-    q = np.zeros((*shape, len(lines)))
-    for parameter, line in enumerate(lines):
-        for row, column, factor in line:
-            q[row, column, parameter] += factor
-    return q.reshape(shape[0] * shape[1], -1)
+    found = sorted(
+        (row * shape[1] + column, parameter, factor)
+        for parameter, line in enumerate(lines)
+        for row, column, factor in line
+    )
+    rows, columns, values = zip(*found, strict=True) if found else ((), (), ())
+    return Sparse(
+        (shape[0] * shape[1], len(lines)), np.array(rows, int), np.array(columns, int),
+        np.array(values, float),
+    )  # fmt: skip

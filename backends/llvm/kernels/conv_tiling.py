@@ -12,7 +12,14 @@ from functools import cached_property, lru_cache
 from math import prod
 
 from cnnir.backends.llvm.kernels.band import Band
-from cnnir.backends.llvm.kernels.edges import Segment, inside, runs, segments, useful
+from cnnir.backends.llvm.kernels.edges import (
+    Segment,
+    cut_results,
+    inside,
+    runs,
+    segments,
+    useful,
+)
 from cnnir.backends.llvm.kernels.microkernel import tile_cycles, widest_tile
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Split, Target, shares, varied
 
@@ -113,6 +120,16 @@ class Geometry:
         return rows * columns * rest * len(set(shares(self.tiling.chunk, self.tiling.blocks)))
 
     @property
+    def is_short(self) -> bool:
+        """Whether the code has few inner loops. Tiles at edges have one at least, and to know more
+        of those of very large kernels takes long."""
+        _, height, width = self.seen
+        edges = cut_results(width) // self.tiling.columns
+        if not self.row_range:
+            edges = max(edges, cut_results(height) // self.tiling.rows)
+        return edges - 2 <= MAX_BODIES and self.bodies <= MAX_BODIES
+
+    @property
     def useful(self) -> float:
         """The part of all taps that lies inside the input as read."""
         return prod(useful(axis) for axis in self.seen)
@@ -176,7 +193,7 @@ def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
     options: list[Tiling] = []
     for copy in (False, True) if spec.padded else (False,):
         tiles = [replace(tile, copy=copy) for tile in _tiles(spec, target)]
-        tiles = [tile for tile in tiles if copy or Geometry(spec, tile).bodies <= MAX_BODIES]
+        tiles = [tile for tile in tiles if copy or Geometry(spec, tile).is_short]
         tiles.sort(key=lambda t: (_alone(spec, t, target.fmas), t.blocks, t.columns))
         options += (option for tile in tiles[:BEST_TILES] for option in _items(spec, tile))
     options.sort(key=lambda t: (_mean_cycles(spec, t, target), t.band, t.chunk, t.copy))

@@ -64,6 +64,13 @@ def segments(axis: Axis, largest: int, unit: int = 1) -> tuple[Segment, ...]:
     return tuple(found)
 
 
+def cut_results(axis: Axis) -> int:
+    """Results whose windows reach out of the input."""
+    first = -(-axis.begin // axis.stride)
+    last = (axis.size + axis.begin - axis.span(1)) // axis.stride  # whose window is inside
+    return axis.out - max(0, min(last, axis.out - 1) - first + 1)
+
+
 def inside(axis: Axis) -> bool:
     """Whether every window lies inside the input."""
     return axis.begin == 0 and axis.span(axis.out) <= axis.size
@@ -188,9 +195,10 @@ class Run:
 def runs(part: Segment, count: int) -> tuple[Run, ...]:
     """All `count` taps of a segment's tiles as runs; taps that no result sees are left out."""
     found: list[Run] = []
+    seen = [dict(zip(*each, strict=True)) for each in zip(part.taps, part.shifts, strict=True)]
     for tap in range(count):
-        results = tuple(p for p, seen in enumerate(part.taps) if tap in seen)
-        shifts = tuple(part.shifts[p][part.taps[p].index(tap)] for p in results)
+        results = tuple(p for p, places in enumerate(seen) if tap in places)
+        shifts = tuple(seen[p][tap] for p in results)
         last = found[-1] if found else None
         if last and (last.last, last.results, last.shifts) == (tap, results, shifts):
             found[-1] = replace(last, last=tap + 1)

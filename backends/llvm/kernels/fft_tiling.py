@@ -30,7 +30,7 @@ SPILL = 0.27  # of an operation more where a tile on its way is beyond L2
 LINE = 10.0  # of a cache line of an image that is beyond L2, a row away from the last one
 STREAM, MEMORY = 19.0, 7.0  # bytes of weights a cycle: from L3, and from memory
 MOST = 256 << 20  # bytes of transformed weights, and of a thread's scratch
-HOT = 12 << 20  # bytes of weights that may stay in L3 from run to run
+HOT = 8 << 20  # bytes of weights that may stay in L3 from run to run
 """Fitted to measurements on Zen 4, for targets that begin two vector operations a cycle."""
 
 

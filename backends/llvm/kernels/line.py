@@ -21,17 +21,17 @@ def read(
     """Elements first to first + V of a line that begins at `line`; zeros where it is not `there`.
 
     `first` may be negative. Farther from the line than its own size, elements may be anything.
-    Where zeros lie there, what comes `ahead` is asked for, to be read soon.
+    What comes `ahead` is asked for, to be read soon.
     """
+    if ahead:
+        soon = b.value(b.add(line, first, ahead))
+        b.prefetch(b.ir.gep(pointer, [soon], source_etype=F32))
     number = b.ir.add(_numbers(b), _splat(b, first))
     mask = b.ir.icmp_unsigned("<", number, _splat(b, axis.size))
     if axis.boundary == ZERO:
         if there is not True:
             mask = b.ir.select(b.truth(there), mask, ir.Constant(mask.type, [0] * b.lanes))
-        at = b.add(line, first)
-        if ahead:
-            b.prefetch(b.ir.gep(pointer, [b.value(b.add(at, ahead))], source_etype=F32))
-        return _masked(b, pointer, at, mask, b.splat(0.0))
+        return _masked(b, pointer, b.add(line, first), mask, b.splat(0.0))
     if there is not True:
         line = b.ir.select(b.truth(there), b.value(line), b.value(0))
     start, beyond = b.at(pointer, line), _BEYOND[axis.boundary]
