@@ -9,7 +9,7 @@ a compiler; the comment above it says what. Needs torch.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import warnings
 from pathlib import Path
 
@@ -380,10 +380,15 @@ def write(name: str, folder: Path) -> Path:
 
 def main() -> None:
     """Write the files asked for, or all."""
-    folder, *names = sys.argv[1:]
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for name in names or NETS:
-        print(write(name, Path(folder)), flush=True)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NETS)}; all if none is given")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NETS):
+        parser.error(f"no net is called {', '.join(sorted(unknown))}")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name in options.names or NETS:
+        print(write(name, options.folder), flush=True)
 
 
 if __name__ == "__main__":
