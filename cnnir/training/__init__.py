@@ -1,6 +1,6 @@
 """Training: one compiled step of forward, loss, backward and update, and what runs it.
 
-optimizers   how a weight changes by its gradient; schedules and clip go with it
+optimizers   how a weight changes by its gradient; schedules, clip and loss_scaling go with it
 newton       how all weights change by the loss's second derivatives
 graph        the graph of a step
 weights      the state of a training: weights and slots, updated in place
@@ -11,6 +11,7 @@ trainer      epochs: data, history, stopping, checkpoint and progress are its pa
 from cnnir.training.clip import clip_norm, clip_value
 from cnnir.training.graph import Objective, StepGraph, evaluation_graph, training_graph
 from cnnir.training.history import History
+from cnnir.training.loss_scaling import LossScaling
 from cnnir.training.newton import NewtonCG
 from cnnir.training.newton_step import NewtonRecord, NewtonStep
 from cnnir.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
@@ -26,6 +27,7 @@ __all__ = [
     "Cosine",
     "EarlyStopping",
     "History",
+    "LossScaling",
     "NewtonCG",
     "NewtonRecord",
     "NewtonStep",

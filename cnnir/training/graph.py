@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from cnnir.errors import Error, InputError
+from cnnir.frontends.dsl.arithmetic import where
 from cnnir.frontends.dsl.losses import LOSSES, METRICS
 from cnnir.frontends.dsl.module import Module, Traced
 from cnnir.frontends.dsl.tensor import Tensor
@@ -23,6 +24,14 @@ from cnnir.ir import Graph, Value
 from cnnir.recompute import Choice
 from cnnir.tensortype import TensorType
 from cnnir.training.clip import Clip
+from cnnir.training.loss_scaling import (
+    COUNT,
+    SCALE,
+    SLOTS,
+    LossScaling,
+    all_finite,
+    unscaled,
+)
 from cnnir.training.optimizers import Groups, Optimizer
 
 Function = Callable[..., Tensor]
@@ -88,18 +97,19 @@ def training_graph(
     targets: Types,
     *,
     clip: Clip | None = None,
+    scaling: LossScaling | None = None,
     recompute: Choice | None = None,
 ) -> StepGraph:
     """One step of training `net`: outputs are the loss and the metrics, then what is carried.
 
     inputs: types by name of forward's inputs. targets: of what the loss takes beside the output.
-    recompute: which forward nodes the backward pass computes again, see `cnnir.gradient`.
+    scaling: of the loss, for gradients in 16 bits. recompute: which forward nodes the backward pass
+    computes again, see `cnnir.gradient`.
 
     Raises InputError where no weight trains, and the errors of tracing and of gradients.
     """
-    return _Builder(Aim.of_net(net, objective, groups, inputs, targets), groups, clip).build(
-        recompute
-    )
+    aim = Aim.of_net(net, objective, groups, inputs, targets, scaling)
+    return _Builder(aim, groups, clip, scaling).build(recompute)
 
 
 @dataclass
@@ -114,24 +124,29 @@ class Aim:
     names: list[str]
     """The weights that train, in the order in which forward needs them."""
     of: str
-    """The output to make small: the loss, or with regularisers the objective."""
+    """The output to make small: the loss, with regularisers the objective, or that scaled."""
 
     @classmethod
     def of_net(cls, net: Module, objective: Objective, groups: Groups, inputs: Types,
-               targets: Types) -> Aim:  # fmt: skip
+               targets: Types, scaling: LossScaling | None = None) -> Aim:  # fmt: skip
         """Trace the net for inputs and targets of these types."""
         optimizers: dict[str, Optimizer] = {}
 
         def outputs(result: Any, trace: Trace) -> dict[str, Tensor]:
             found = _measured(objective, result, trace, targets)
             optimizers.update(_assigned(net, trace, groups))
-            terms = _terms(objective, trace, optimizers)
-            return {**found, "objective": sum(terms, found["loss"])} if terms else found
+            of = "loss"
+            if terms := _terms(objective, trace, optimizers):
+                of, found["objective"] = "objective", sum(terms, found["loss"])
+            if scaling:
+                held = Tensor(trace, trace.graph.input(SLOTS[SCALE], SCALE))
+                found["scaled"] = found[of] * scaling.scale(held).astype(found[of].dtype)
+            return found
 
         traced = net.trace(inputs, training=True, then=outputs)
         names = _by_first_use(traced, optimizers)
         _as_inputs(traced, [*names, *traced.updates])
-        of = "objective" if "objective" in traced.graph.output_names else "loss"
+        of = next(n for n in ("scaled", "objective", "loss") if n in traced.graph.output_names)
         return cls(traced, optimizers, names, of)
 
     @property
@@ -225,8 +240,10 @@ def _as_inputs(traced: Traced, names: Sequence[str]) -> None:
 class _Builder:
     """From a traced net with a loss to the graph of a step."""
 
-    def __init__(self, aim: Aim, groups: Groups, clip: Clip | None) -> None:
-        self.aim, self.groups, self.clip = aim, groups, clip
+    def __init__(
+        self, aim: Aim, groups: Groups, clip: Clip | None, scaling: LossScaling | None
+    ) -> None:
+        self.aim, self.groups, self.clip, self.scaling = aim, groups, clip, scaling
         self.slots: dict[str, TensorType] = {}
         self.numbers: dict[str, tuple[str, str]] = {}
         self.carried: dict[str, Tensor] = {}
@@ -243,6 +260,10 @@ class _Builder:
         inputs = {v.name or "": Tensor(trace, v) for v in graph.inputs}
         gradients = {name: found.pop(f"grad.{name}") for name in last_first}
         updates = {name: found.pop(f"{name} updated") for name in aim.traced.updates}
+        if self.scaling:
+            scale = self.scaling.scale(inputs[SCALE])
+            gradients = unscaled(gradients, scale)
+            fine = all_finite(gradients)
         if self.clip:
             gradients = self.clip(gradients)
         shared = self._numbers(trace)
@@ -250,7 +271,13 @@ class _Builder:
         for name, dw in gradients.items():
             with graph.provenance(f"update {name}"):
                 self._update(name, inputs[name], dw, shared)
-        found.pop("objective", None)
+        if self.scaling:
+            self._only_where(fine, trace)
+            count = Tensor(trace, graph.input(SLOTS[COUNT], COUNT))
+            self.carried |= self.scaling.next(scale, count, fine)
+            self.slots |= SLOTS
+        for name in ("objective", "scaled"):
+            found.pop(name, None)
         self._outputs(graph, found)
         return StepGraph(graph, aim.weights, self.slots, self.numbers)
 
@@ -282,6 +309,11 @@ class _Builder:
             slots[slot] = Tensor(trace, trace.graph.input(w.type, full))
         new, kept = optimizer.update(w, dw, slots, numbers)
         self.carried |= {f"{name}~{slot}": x for slot, x in kept.items()} | {name: new}
+
+    def _only_where(self, fine: Tensor, trace: Trace) -> None:
+        """Carry what was before unless the step is fine."""
+        held = {v.name or "": Tensor(trace, v) for v in trace.graph.inputs}
+        self.carried = {name: where(fine, new, held[name]) for name, new in self.carried.items()}
 
     def _outputs(self, graph: Graph, shown: Mapping[str, Tensor]) -> None:
         """What is shown, then what is carried, each to the input of its name."""

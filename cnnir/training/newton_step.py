@@ -50,7 +50,7 @@ class NewtonRecord:
 class NewtonStep(Step):
     """A `Step` whose optimiser is a NewtonCG; a batch should be all samples.
 
-    Arguments are those of Step, without `clip`. `record` says what the last step did.
+    Arguments are those of Step, without `clip` and `scaling`. `record` says what the last step did.
     """
 
     def __init__(self, net: Any, loss: Any, optimizer: Any, **options: Any) -> None:
@@ -59,6 +59,8 @@ class NewtonStep(Step):
         self.record: NewtonRecord | None = None
         if self.clip is not None:
             raise InputError("NewtonCG has a trust region: wanted no clip")
+        if self.scaling is not None:
+            raise InputError("NewtonCG takes losses as they are: wanted no scaling, and no f16")
 
     def __call__(self, inputs: Arrays, targets: Arrays, epoch: float = 0.0) -> dict[str, float]:
         slopes, products, values = (

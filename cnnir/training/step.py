@@ -20,6 +20,7 @@ from cnnir.tensortype import TensorType
 from cnnir.training.clip import Clip
 from cnnir.training.graph import SEED, Objective, StepGraph, evaluation_graph, training_graph
 from cnnir.training.labels import LabelCheck
+from cnnir.training.loss_scaling import SCALE, LossScaling
 from cnnir.training.optimizers import Groups, Optimizer
 from cnnir.training.weights import Weights
 
@@ -48,8 +49,9 @@ class Step:
     optimizer: one for all weights, or several by patterns of names ({"head.*": SGD(0.1)}). loss:
     a function of tensors or a name, see `cnnir.nn`. metrics: what else is computed, such as
     "accuracy". regularisers: terms of the loss by patterns of names. clip: of gradients, such as
-    `clip_norm(1.0)`. seed: of dropout. recompute: see `cnnir.gradient`. options: of `compile`, such
-    as `threads`.
+    `clip_norm(1.0)`. scaling: of the loss; with precision="f16" it is LossScaling() if nothing is
+    said. seed: of dropout. recompute: see `cnnir.gradient`. options: of `compile`, such as
+    `threads`.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Step:
         metrics: Any = (),
         regularisers: Mapping[str, Callable] | None = None,
         clip: Clip | None = None,
+        scaling: LossScaling | None = None,
         seed: int = 0,
         recompute: Choice | None = None,
         target: str = "cpu",
@@ -69,6 +72,9 @@ class Step:
         self.net, self.objective = net, Objective.of(loss, metrics, regularisers)
         self.groups: Groups = _groups(optimizer)
         self.clip, self.seed, self.recompute = clip, seed, recompute
+        self.scaling = (
+            LossScaling() if scaling is None and options.get("precision") == "f16" else scaling
+        )
         self.number = 0
         """Steps that are done."""
         self.weights: Weights | None = None
@@ -88,6 +94,14 @@ class Step:
         results = self._advance(compiled, [*inputs, *targets], numbers)
         self.number += 1
         return dict(zip(compiled.shown, map(float, results), strict=True))
+
+    @property
+    def loss_scale(self) -> float | None:
+        """What the next step multiplies the loss by; None without scaling."""
+        if self.scaling is None:
+            return None
+        held = self.weights.read()[SCALE] if self.weights is not None else 0.0
+        return float(held) or self.scaling.initial
 
     def rates(self, epoch: float) -> dict[str, float]:
         """The learning rate of every group."""
@@ -150,7 +164,7 @@ class Step:
     def _train(self, inputs: Types, targets: Types) -> StepGraph:
         return self._hold(training_graph(
             self.net, self.objective, self.groups, inputs, targets,
-            clip=self.clip, recompute=self.recompute,
+            clip=self.clip, scaling=self.scaling, recompute=self.recompute,
         ))  # fmt: skip
 
     def _hold(self, described: StepGraph) -> StepGraph:

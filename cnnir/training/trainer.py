@@ -17,6 +17,7 @@ from cnnir.training.checkpoint import Checkpoint, read, write
 from cnnir.training.clip import Clip
 from cnnir.training.data import Arrays, Batch, Data, data_of, several, shared_out
 from cnnir.training.history import History, Mean, Row
+from cnnir.training.loss_scaling import LossScaling
 from cnnir.training.newton_step import NewtonStep, is_newton
 from cnnir.training.optimizers import Groups, Optimizer
 from cnnir.training.progress import Show, shown
@@ -36,10 +37,10 @@ class Trainer:
     "squared_error", ...). optimizer: for all weights, or by patterns of names, such as
     {"head.*": SGD(0.1)}; what is in no group is not trained. metrics: what else is computed,
     "accuracy" or functions of output and target. regularisers: terms of the loss by patterns of
-    names. clip: of gradients. seed: of the order of samples, of dropout and of weights that do not
-    exist yet: the same seed gives the same weights, bit for bit, for any number of threads.
-    recompute: less memory for more time, see `cnnir.gradient`. target, options: as of
-    `cnnir.compile`, such as `threads`.
+    names. clip: of gradients. scaling: of the loss, see `LossScaling`. seed: of the order of
+    samples, of dropout and of weights that do not exist yet: the same seed gives the same weights,
+    bit for bit, for any number of threads. recompute: less memory for more time, see
+    `cnnir.gradient`. target, options: as of `cnnir.compile`, such as `threads`.
 
     `net.params` has the current weights at any time.
     """
@@ -53,6 +54,7 @@ class Trainer:
         metrics: Any = (),
         regularisers: Mapping[str, Callable] | None = None,
         clip: Clip | None = None,
+        scaling: LossScaling | None = None,
         seed: int = 0,
         recompute: Choice | None = None,
         target: str = "cpu",
@@ -68,8 +70,8 @@ class Trainer:
         self.net, self.seed = net, seed
         make = NewtonStep if is_newton(optimizer) else Step
         self.step = make(
-            net, loss, optimizer, metrics=metrics, regularisers=regularisers, clip=clip, seed=seed,
-            recompute=recompute, target=target, **options,
+            net, loss, optimizer, metrics=metrics, regularisers=regularisers, clip=clip,
+            scaling=scaling, seed=seed, recompute=recompute, target=target, **options,
         )  # fmt: skip
         self.history = History()
         self.epoch = 0
