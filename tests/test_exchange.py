@@ -8,7 +8,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from cuda_harness import needs_compiler
 from fake_driver import FakeDriver, fake_driver
 
@@ -24,6 +23,11 @@ NET = """graph @g(%x: f32[2,3,4]) {
 return %y, %z as ['y', 'z']
 }"""
 X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype("f4")
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    return pytest.importorskip("torch", reason="torch is not installed")
 
 
 def check(got: dict[str, Any]) -> None:
@@ -75,7 +79,7 @@ class ByInterface(OnDevice):
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda-emu", "reference"])
-def test_tensors_of_the_host_serve_every_target(target: str) -> None:
+def test_tensors_of_the_host_serve_every_target(torch: Any, target: str) -> None:
     exe = cnnir.compile(cnnir.parse(NET), target, cache=False)
     check(exe.run({"x": torch.from_numpy(X)}))
     transposed = torch.from_numpy(np.ascontiguousarray(X.T)).permute(2, 1, 0)
@@ -83,7 +87,7 @@ def test_tensors_of_the_host_serve_every_target(target: str) -> None:
     check(dict(zip("yz", exe(transposed), strict=True)))
 
 
-def test_tensors_that_their_owner_does_not_give() -> None:
+def test_tensors_that_their_owner_does_not_give(torch: Any) -> None:
     exe = cnnir.compile(cnnir.parse(NET), "reference")
     with pytest.raises(InputError, match=r"'x' cannot be read by DLPack.*gradient"):
         exe(torch.zeros(2, 3, 4, requires_grad=True))
@@ -161,7 +165,7 @@ def test_outputs_stay_on_the_device(fake: FakeDriver) -> None:
     assert len(fake.memory) < held
 
 
-def test_outputs_are_taken_over_without_a_copy() -> None:
+def test_outputs_are_taken_over_without_a_copy(torch: Any) -> None:
     """On the emulated device, whose memory torch and numpy can read."""
     needs_compiler()
     exe = cnnir.compile(cnnir.parse(NET), "cuda-emu", cache=False)
@@ -192,7 +196,7 @@ def test_where_there_is_no_device() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "i64", "u8", "bool"])
-def test_capsules_say_what_is_in_them(dtype: str) -> None:
+def test_capsules_say_what_is_in_them(torch: Any, dtype: str) -> None:
     type = TensorType(dtype, (2, 1, 3))
     array = np.arange(6).reshape(2, 1, 3).astype(type.numpy)
     made = dlpack.capsule(array.ctypes.data, type, (HOST, 0), array)
