@@ -2,21 +2,24 @@
 
 A worker that another program pushes aside with an item in hand is fetched (see `rescue`), which
 costs more than a short step takes. Where that keeps happening, a run may be quicker on the caller's
-thread alone; a long one mostly gains from half a core all the same. So runs of both kinds are timed
-from the first fetch on, and the quicker kind is taken until nobody has to be fetched any more.
-Results are the same bits for every number of threads.
+thread alone; a long one mostly gains from half a core all the same. So there runs of both kinds are
+timed, and the quicker kind is taken until nobody has to be fetched any more. Results are the same
+bits for every number of threads.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from statistics import median
+
 RECENT = 4
 """The machine is crowded when a fetch comes so few shared runs after another."""
-TRIAL = 8
+TRIAL = 16
 """While it is, every so many runs the kind that seems slower is tried."""
 CALM = 2
 """So many shared runs in a row without a fetch end it."""
-
-_KEPT = 0.75  # of what was known of a kind of run, when another one has been timed
+KNOWN = 3
+"""Runs of a kind by whose median it is judged, the latest ones among others."""
 
 
 class Crowd:
@@ -24,7 +27,8 @@ class Crowd:
 
     def __init__(self) -> None:
         self.crowded = False
-        self._seconds: dict[bool, float] = {}  # of runs that are shared, and that are not
+        self._latest: dict[bool, deque[float]] = {k: deque(maxlen=KNOWN) for k in (True, False)}
+        """Seconds among others, of runs that were shared and that were not."""
         self._calm = RECENT  # shared runs since a worker had to be fetched
         self._runs = 0
 
@@ -32,16 +36,16 @@ class Crowd:
         """Whether the next run should be shared."""
         if not self.crowded:
             return True
-        shared, alone = self._seconds[True], self._seconds.get(False)
-        if alone is None:
-            return False
+        shared, alone = self._latest[True], self._latest[False]
+        if len(alone) < KNOWN or len(shared) < KNOWN:
+            return len(shared) < len(alone)
         self._runs += 1
-        return (shared <= alone) != (self._runs % TRIAL == 0)
+        return (median(shared) <= median(alone)) != (self._runs % TRIAL == 0)
 
     def took(self, shared: bool, seconds: float, fetched: bool) -> None:
         """A run is over; fetched: a worker had to be."""
-        known = self._seconds.get(shared, seconds)
-        self._seconds[shared] = _KEPT * known + (1 - _KEPT) * seconds
+        if self.crowded:
+            self._latest[shared].append(seconds)
         if not shared:
             return
         if fetched:
@@ -49,6 +53,4 @@ class Crowd:
             self._calm = 0
             return
         self._calm += 1
-        if self.crowded and self._calm >= CALM:
-            self.crowded = False
-            self._seconds.clear()
+        self.crowded = self.crowded and self._calm < CALM
