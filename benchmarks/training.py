@@ -1,4 +1,4 @@
-"""Training steps: cnnir beside torch, in turn in one process; a row a runner, as JSON.
+"""Training steps: cnnir beside torch, five each in turn in one process; a row a runner, as JSON.
 
     python benchmarks/training.py [lenet cnn resnet18 mobile] [--threads 1] [--seconds 5]
                                   [--compile] [--memory] [--record]
@@ -27,6 +27,8 @@ from cnnir.training import SGD, Step
 
 RATE, MOMENTUM = 0.01, 0.9
 CLASSES = 10
+IN_A_ROW = 5
+"""Steps that a runner makes before the next has its turn: a training makes one after another."""
 
 
 def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +75,7 @@ def runner(name: str, threads: int, mode: str) -> Callable[[], float]:
 def measure(name: str, threads: int, seconds: float, modes: list[str]) -> list[dict[str, Any]]:
     """A row a runner."""
     runners = {mode: runner(name, threads, mode) for mode in modes}
-    timings = timing.interleaved(runners, seconds)
+    timings = timing.interleaved(runners, seconds, in_a_row=IN_A_ROW)
     best = {mode: t.best for mode, t in timings.items()}
     peers = [seconds for mode, seconds in best.items() if mode != "cnnir"]
     return [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -13,7 +12,6 @@ import numpy as np
 from cnnir.backends.base import Program, Step, on_copies, split
 from cnnir.backends.llvm.artifacts import FORMS, files
 from cnnir.backends.llvm.cache import ObjectCache
-from cnnir.backends.llvm.crowd import Crowd
 from cnnir.backends.llvm.engine import Engine
 from cnnir.backends.llvm.entry import Entry, possible
 from cnnir.backends.llvm.frame import Frame
@@ -55,7 +53,6 @@ class LlvmProgram(Program):
         alone = self._engine.address("run_alone")
         self._alone = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(alone)
         self._shared = saved_by_sharing(image.plan.steps, threads) > SHARING_COST
-        self._crowd = Crowd()
         self._idle: list[Frame] = []
         self._frames = 0
         self._closing = False
@@ -128,22 +125,14 @@ class LlvmProgram(Program):
         """A run, or what `function` makes of one."""
         frame.bind(state)
         kept = frame.fill(arrays)
-        if function is not None:
-            pool().run(function, frame.context.address, self.threads if self._shared else 1)
-        elif self._shared:
-            self._in_company(frame)
+        if function is not None or self._shared:
+            threads = self.threads if self._shared else 1
+            pool().run(function or self._run, frame.context.address, threads)
         else:
             self._alone(frame.pointer)
         if frame.context.failed:
             raise self._failure(frame.context.failures())
         return frame.results(kept)
-
-    def _in_company(self, frame: Frame) -> None:
-        """A run on several threads, unless other programs make that the slower way."""
-        shared, started = self._crowd.share(), time.perf_counter()
-        threads = self.threads if shared else 1
-        fetched = pool().run(self._run, frame.context.address, threads)
-        self._crowd.took(shared, time.perf_counter() - started, fetched)
 
     def _entry(self, alone: int, cache: ObjectCache | None) -> Entry | None:
         """A short way in, for runs on the caller's thread."""

@@ -8,8 +8,7 @@ for the cores that workers keep to (see `cores`). Elsewhere than on Linux these 
 
 Pasted by `threads` and `step_loop`. A team is the memory of the pool: a slot a worker, in which 72
 is its native thread number (i32), 76 whether it has been fetched (i32) and 80 its processor time
-when last looked at (i64); slot 0 is the set of cores that workers keep to, as a bit mask. Slot 1
-also has how many have been fetched so far, at FETCHES (i64).
+when last looked at (i64); slot 0 is the set of cores that workers keep to, as a bit mask.
 """
 
 from __future__ import annotations
@@ -18,9 +17,6 @@ from cnnir.backends.llvm.target import CpuTarget
 
 SLOT = 128
 """Bytes of a worker's slot, and of a mask of cores."""
-
-FETCHES = 88
-"""Where slot 1 has the number of fetches."""
 
 _SET_AFFINITY = {"x86_64": 203, "aarch64": 122, "riscv64": 122}  # number of the system call
 
@@ -77,10 +73,6 @@ worker:
 fetch:
   store atomic i32 1, ptr %fetched.p seq_cst, align 4
   %moved = call i64 (i64, ...) @syscall(i64 {number}, i32 %thread, i64 {slot}, ptr %mask)
-  %fetches.p = getelementptr i8, ptr %team, i64 {fetches}
-  %fetches = load i64, ptr %fetches.p
-  %fetches1 = add i64 %fetches, 1
-  store i64 %fetches1, ptr %fetches.p
   br label %next
 next:
   %i1 = add i64 %i, 1
@@ -125,6 +117,4 @@ def rescue(target: CpuTarget) -> str:
     if "linux" not in target.triple or architecture not in _SET_AFFINITY:
         return _NOTHING
     number = _SET_AFFINITY[architecture]
-    return _TEXT.format(
-        number=number, slot=SLOT, words=SLOT // 8, bits=SLOT * 8, fetches=SLOT + FETCHES
-    )
+    return _TEXT.format(number=number, slot=SLOT, words=SLOT // 8, bits=SLOT * 8)

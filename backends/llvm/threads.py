@@ -28,7 +28,7 @@ import numpy as np
 
 from cnnir.backends.llvm.cores import keep_away, run_soon
 from cnnir.backends.llvm.engine import Engine, build
-from cnnir.backends.llvm.rescue import FETCHES, SLOT, rescue
+from cnnir.backends.llvm.rescue import SLOT, rescue
 from cnnir.backends.llvm.sync import ROUNDS, pause, wait_and_wake
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
@@ -285,7 +285,6 @@ class Pool:
         self._workers: list[threading.Thread] = []
         self._memory = aligned(SLOT * (MAX_THREADS + 1))
         self._memory[:] = 0
-        self._fetches = self._memory[SLOT + FETCHES :][:8].view(np.int64)
         self._avoided = -1  # the core that workers keep away from, the caller's
 
     @property
@@ -293,22 +292,20 @@ class Pool:
         """Threads the pool holds; the caller's own is not among them."""
         return len(self._workers)
 
-    def run(self, function: int, context: int, threads: int) -> bool:
+    def run(self, function: int, context: int, threads: int) -> None:
         """Call `function(context, thread, threads, epoch)` on as many threads.
 
         The calling thread is number 0, and when it returns the job is done, though others may
-        still be about to leave. If another caller has the pool, it runs alone. Returns whether a
-        worker had to be fetched from behind another program, see `rescue`.
+        still be about to leave. If another caller has the pool, it runs alone.
         """
         native = _native or _functions()
         address = self._memory.ctypes.data
         if threads <= 1 or not self._busy.acquire(blocking=False):
             native.dispatch(address, function, context, 1, _ANY_CORE)
-            return False
+            return
         try:
             if len(self._workers) < threads - 1:
                 self._grow(threads - 1)
-            fetches = self._fetches.item()
             avoided = self._avoided if threads <= native.cores else _ANY_CORE
             core = native.dispatch(address, function, context, threads, avoided)
             if core >= 0:
@@ -316,7 +313,6 @@ class Pool:
                 self._memory[:SLOT] = keep_away(workers, core)
                 self._avoided = core
                 native.dispatch(address, function, context, threads, _ANY_CORE)
-            return bool(self._fetches.item() != fetches)
         finally:
             self._busy.release()
 

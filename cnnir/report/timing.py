@@ -43,10 +43,12 @@ def interleaved(
     seconds: float = 3.0,
     least: int = 5,
     most: int = 1000,
+    in_a_row: int = 1,
 ) -> dict[str, Timing]:
     """Time the runners in turn for about `seconds`, after two runs of each to warm up.
 
-    At least `least` rounds are made, so that a slow model still gets a median.
+    At least `least` rounds are made, so that a slow model still gets a median. in_a_row: runs of a
+    runner before the next has its turn, each timed by itself.
     """
     for runner in runners.values():
         runner()
@@ -57,9 +59,10 @@ def interleaved(
         if turn >= least and time.perf_counter() > end:
             break
         for name, runner in runners.items():
-            start = time.perf_counter()
-            runner()
-            timings[name].seconds.append(time.perf_counter() - start)
+            for _ in range(in_a_row):
+                start = time.perf_counter()
+                runner()
+                timings[name].seconds.append(time.perf_counter() - start)
     return timings
 
 
