@@ -72,9 +72,9 @@ class Step:
         self.net, self.objective = net, Objective.of(loss, metrics, regularisers)
         self.groups: Groups = _groups(optimizer)
         self.clip, self.seed, self.recompute = clip, seed, recompute
-        self.scaling = (
-            LossScaling() if scaling is None and options.get("precision") == "f16" else scaling
-        )
+        if scaling is None and options.get("precision") == "f16":
+            scaling = LossScaling()
+        self.scaling = scaling
         self.number = 0
         """Steps that are done."""
         self.weights: Weights | None = None
