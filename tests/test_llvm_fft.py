@@ -151,6 +151,84 @@ def test_one_tile_wraps_around_onto_padding() -> None:
     assert [(cut.results, cut.tiles) for cut in unpadded.cuts] == [(16, 2)] * 2
 
 
+SHORT = {
+    # second axis: size, taps, padding on both sides, dilation; columns of the tile
+    "same": (17, 9, (4, 4), 1, 24),
+    "one pixel": (17, 9, (4, 3), 1, 24),
+    "as far as it goes": (31, 17, (16, 16), 1, 48),
+    "dilated": (33, 5, (7, 6), 3, 40),
+    "all behind": (16, 9, (0, 8), 1, 16),
+}
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("word", ["circular", "reflect", "replicate"])
+@pytest.mark.parametrize("name", SHORT)
+def test_a_tile_may_be_too_short_for_its_last_results(name: str, word: str, lanes: int) -> None:
+    """Along the second axis; any boundary along the first one."""
+    size, taps, (begin, end), dilation, columns = SHORT[name]
+    columns = -(-columns // lanes) * lanes
+    for other, shape in (("zero", (1, 1, 1)), ("reflect", (6, 4, 2)), (word, (3, 3, 3))):
+        channels, filters, groups = shape
+        spec = ConvSpec(
+            2, channels, filters, (21, size), (7, taps), (1, 1), (2, dilation),
+            (3, begin, 4, end), groups, plain=True, bias=True, lanes=lanes,
+            boundary=(other, word),
+        )  # fmt: skip
+        assert fft_conv.reject(spec) is None
+        g = Geometry(spec, Tiling(32, columns, 1))
+        seen = g.axes[1].span(g.axes[1].out)
+        fits = columns >= seen or (word == "circular" and columns == size)
+        assert g.cuts[1].tiles == 1 and g.short == (0 if fits else seen - columns)
+        assert fft_error(spec, g.tiling) < TOLERANCE
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_a_circular_image_is_a_tile_of_its_own_size(lanes: int) -> None:
+    """Without any margin, and with as many taps as pixels."""
+    for taps, padding in ((31, (15, 15)), (32, (0, 31)), (5, (5, 1))):
+        spec = spec_of(
+            2, 2, (19, 32), (5, taps), (1, padding[0], 2, padding[1]), 2, lanes=lanes,
+            boundary=("replicate", "circular"),
+        )  # fmt: skip
+        exact = Geometry(spec, Tiling(16, 32, 1))
+        fits = exact.axes[1].out <= 32
+        assert (exact.cuts[1].tiles == 1) == fits and exact.short == 0
+        assert fft_error(spec, exact.tiling) < TOLERANCE
+        chosen = Geometry(spec, fft_conv.choose(spec, TARGETS[lanes]))
+        assert not fits or chosen.tiling.columns == 32
+
+
+def test_borders_need_no_larger_tile_than_zeros() -> None:
+    """31x31 on 128x128: 144 columns do for zeros, reflected and replicated pixels; 128 on a circle.
+    A short axis, a first one, and one that is cut in tiles have no results to correct."""
+    zeros = spec_of(8, 8, (128, 128), (31, 31), 15, 8)
+    columns = {}
+    for word in ("zero", "circular", "reflect", "replicate"):
+        spec = replace(zeros, boundary=(word, word))
+        g = Geometry(spec, fft_conv.choose(spec, TARGETS[16]))
+        columns[word] = g.tiling.columns, g.short
+    assert columns == {
+        "zero": (144, 0), "circular": (128, 0), "reflect": (144, 14), "replicate": (144, 14),
+    }  # fmt: skip
+    first = replace(zeros, boundary=("reflect", "zero"))
+    assert Geometry(first, Tiling(72, 144, 1)).short == 0
+    assert Geometry(first, Tiling(72, 144, 1)).cuts[0].tiles == 2
+    tiles = replace(zeros, boundary=("zero", "reflect"))
+    assert Geometry(tiles, Tiling(72, 80, 1)).short == 0
+    line = spec_of(1, 1, (128,), (31,), 15, boundary=("reflect",))
+    assert (
+        Geometry(line, Tiling(4, 18, 1)).short == 0 and Geometry(line, Tiling(4, 18, 1)).tiles > 1
+    )
+
+
+def test_a_kernel_much_larger_than_its_image() -> None:
+    """17 pixels, 61 taps: a tile of 48 would do for what is not zero, but holds no kernel."""
+    spec = spec_of(1, 1, (17, 17), (61, 61), 30, lanes=8)
+    assert Geometry(spec, Tiling(24, 64, 1)).cuts[0].tiles == 0
+    assert fft_error(spec) < TOLERANCE
+
+
 def test_threads_do_not_decide_how_fft_rounds() -> None:
     for sizes, kernel in (((56, 56), (31, 31)), ((4000,), (500,))):
         spec = spec_of(16, 64, sizes, kernel, 15)
@@ -210,7 +288,21 @@ def run(graph: cnnir.Graph, **options):
 @pytest.mark.parametrize("shape", [(1, 1, 97, 31), (20, 20, 17, 13, "", 20), (6, 4, 31, 17)])
 def test_large_kernels_are_served_by_fft(shape, features: str) -> None:
     """With a bias and a residual in the store; the same bits on two threads as on one."""
-    graph = cnnir.parse(layer(*shape), seed=5)
+    served_by_fft(layer(*shape), features)
+
+
+@pytest.mark.parametrize("features", ["", "avx2", "sse2"])
+@pytest.mark.parametrize("word", ["circular", "reflect", "replicate"])
+def test_one_tile_serves_a_bordered_image(word: str, features: str) -> None:
+    """Results that are corrected have a bias, a residual and two threads like all others."""
+    for words in ((word, word), ("zero", word), (word, "zero")):
+        boundary = ", boundary=('{}', '{}')".format(*words)
+        served_by_fft(layer(5, 5, 48, 19, boundary, groups=5), features)
+
+
+def served_by_fft(text: str, features: str) -> None:
+    """Compiled right, with the same bits on two threads as on one."""
+    graph = cnnir.parse(text, seed=5)
     results = []
     for threads in (1, 2):
         step, found, wanted = run(graph, threads=threads, features=features or None)

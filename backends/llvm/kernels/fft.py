@@ -174,7 +174,7 @@ def short(b: Builder, x: list[Complex], sign: int) -> list[Complex]:
     if n == 1:
         return x
     if n == 2:
-        return [_add(b, *x), _subtract(b, *x)]
+        return [add(b, *x), subtract(b, *x)]
     if n % 2:
         return _odd(b, x, sign)
     # n = 2 m, or 4 m where it divides
@@ -192,10 +192,10 @@ def _odd(b: Builder, x: list[Complex], sign: int) -> list[Complex]:
     """An odd n: sums and differences of x[j] and x[n - j] share their products."""
     n = len(x)
     pairs = [(x[j], x[n - j]) for j in range(1, n // 2 + 1)]
-    sums, differences = [_add(b, *p) for p in pairs], [_subtract(b, *p) for p in pairs]
+    sums, differences = [add(b, *p) for p in pairs], [subtract(b, *p) for p in pairs]
     first = x[0]
     for each in sums:
-        first = _add(b, first, each)
+        first = add(b, first, each)
     y = [first] * n
     for k in range(1, n // 2 + 1):
         even, odd = x[0], None
@@ -205,7 +205,7 @@ def _odd(b: Builder, x: list[Complex], sign: int) -> list[Complex]:
             odd = _scaled_add(b, sign * float(np.sin(angle)), difference, odd)
         assert odd is not None
         turned = b.ir.fneg(odd[1]), odd[0]
-        y[k], y[n - k] = _add(b, even, turned), _subtract(b, even, turned)
+        y[k], y[n - k] = add(b, even, turned), subtract(b, even, turned)
     return y
 
 
@@ -227,11 +227,11 @@ def _rotated(b: Builder, x: Complex, k: int, n: int) -> Complex:
     return times(b, x, (b.splat(c), b.splat(s)))
 
 
-def _add(b: Builder, x: Complex, y: Complex) -> Complex:
+def add(b: Builder, x: Complex, y: Complex) -> Complex:
     return b.ir.fadd(x[0], y[0]), b.ir.fadd(x[1], y[1])
 
 
-def _subtract(b: Builder, x: Complex, y: Complex) -> Complex:
+def subtract(b: Builder, x: Complex, y: Complex) -> Complex:
     return b.ir.fsub(x[0], y[0]), b.ir.fsub(x[1], y[1])
 
 

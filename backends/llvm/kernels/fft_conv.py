@@ -11,6 +11,9 @@ group, and stays within its scratch:
     each filter    values            -> times those of the weights, added over the channels
                    and back the same way, to rows of results
 
+Where a tile is too short for its last results (fft_tiling.py), what they lack of each row is kept
+between the transforms of both axes, and added to them there.
+
 Tiles are real: the first axis has half as many complex values (fft.py says how). A single axis is a
 rectangle of rows one after the other; between its two transforms each value is turned (Cooley and
 Tukey's factors). Rounding differs from that of the definition, so exact precision rules it out; and
@@ -20,15 +23,14 @@ what is not finite spreads over its tile.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from math import prod
-
-import numpy as np
 
 import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import line
-from cnnir.backends.llvm.kernels.edges import line_place
-from cnnir.backends.llvm.kernels.fft import Area, Complex, times
+from cnnir.backends.llvm.kernels.edges import line_place, place
+from cnnir.backends.llvm.kernels.fft import Area, Complex, add, subtract, times
 from cnnir.backends.llvm.kernels.fft_tiling import (
     Geometry,
     Tiling,
@@ -37,6 +39,7 @@ from cnnir.backends.llvm.kernels.fft_tiling import (
     none_fits,
     tilings,
 )
+from cnnir.backends.llvm.kernels.fft_weights import pack, packed_size
 from cnnir.backends.llvm.kernels.spec import (
     ConvSpec,
     Epilogue,
@@ -45,7 +48,6 @@ from cnnir.backends.llvm.kernels.spec import (
     Strides,
     repeats,
     shares,
-    storage,
 )
 from cnnir.backends.llvm.kernels.transposed import transposed
 from cnnir.ops.boundary import ZERO, reads
@@ -76,66 +78,6 @@ def reject(spec: ConvSpec) -> str | None:
     if problem := spec.problem():
         return problem
     return "no tile fits the kernel, or the memory for its weights" if none_fits(spec) else None
-
-
-def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
-    """Floats that `pack` makes: transformed weights, and the transforms' tables."""
-    g = Geometry(spec, tiling)
-    return g.weights + sum(g.tables)
-
-
-def pack(
-    weights: np.ndarray, spec: ConvSpec, tiling: Tiling, out: np.ndarray | None = None
-) -> np.ndarray:
-    """The conjugate values of w[O,C,*kernel], as they are multiplied, and the factors behind them.
-
-    [filters of a block][V rows][column][channel of the group][filter][real, imaginary][V]; divided
-    by what the transforms multiply with. In f64.
-    """
-    g = Geometry(spec, tiling)
-    packed = storage(out, packed_size(spec, tiling))
-    filters = weights.reshape(spec.filters, g.channels, *spec.kernel)
-    first = 0
-    for count in shares(tiling.chunk, g.block) * (spec.filters // tiling.chunk):
-        block = filters[first : first + count].astype(np.float64)
-        values = np.stack([_transformed(w, g) for w in block.reshape(-1, *spec.kernel)])
-        values = values.reshape(count, g.channels, -1, 2, spec.lanes).transpose(2, 1, 0, 3, 4)
-        start = first * g.channels * 2 * g.values
-        packed[start : start + values.size].reshape(values.shape)[...] = values
-        first += count
-    tables = [transform.table for transform in g.transforms]
-    if g.twisted:
-        tables.insert(0, _lanes_last(_twist(g).T, spec.lanes).reshape(-1))
-    packed[g.weights :] = np.concatenate(tables)
-    return packed
-
-
-def _twist(g: Geometry) -> np.ndarray:
-    """What makes a row of values of the first axis, x^columns = exp(2 pi i phase), a cyclic one."""
-    phases, columns = g.transforms[0].phases[-1], g.tiling.columns
-    return np.exp(2j * np.pi * phases[:, None] * np.arange(columns) / columns)
-
-
-def _transformed(taps: np.ndarray, g: Geometry) -> np.ndarray:
-    """The conjugate values of a kernel in the orders of the transforms, V rows together."""
-    rows, columns = g.tiling.rows, g.tiling.columns
-    real = np.zeros(g.sides)
-    real[tuple(slice(None, axis.span(1), axis.dilation) for axis in g.axes)] = taps
-    folded = real.reshape(2, rows, columns)
-    along, across = g.transforms
-    shift = np.exp(2j * np.pi * along.phase / rows * np.arange(rows))
-    halves = (folded[0] + 1j * folded[1]) * shift[:, None]
-    half = (np.fft.ifft(halves, axis=0) * rows)[along.order]
-    if g.twisted:
-        half = half * _twist(g)
-    values = np.fft.fft(half.conj(), axis=1)[:, across.order] / g.values
-    return _lanes_last(values, g.spec.lanes)
-
-
-def _lanes_last(values: np.ndarray, lanes: int) -> np.ndarray:
-    """[rows, columns] of complex numbers as [V rows][column][real, imaginary][V]."""
-    split = values.reshape(-1, lanes, values.shape[1]).transpose(0, 2, 1)
-    return np.stack([split.real, split.imag], 2)
 
 
 def emit(
@@ -177,8 +119,10 @@ class _Emitter:
         self.other = b.at(self.one, 2 * g.values)
         self.seen = b.at(self.other, 2 * g.values)
         self.sums = b.at(self.seen, 2 * g.values * g.apart)
+        self.missing = b.at(self.sums, 2 * g.values * (g.block if g.channels > 1 else 0))
         twist, rows, _ = g.tables
-        self.twist = b.at(self.w, g.weights)
+        self.last_taps = b.at(self.w, g.weights)
+        self.twist = b.at(self.last_taps, g.corrections)
         self.row_table = b.at(self.twist, twist)
         self.column_table = b.at(self.row_table, rows)
 
@@ -214,6 +158,8 @@ class _Emitter:
         with b.loop(high) as panel:
             area = self.area(self.other, panel.index, g.tiling.columns)
             seen = self.area(self.seen, panel.index, g.tiling.columns * g.apart)
+            if g.short:
+                self.keep_missing(area, panel.index, channel)
 
             def store(i: Index, value: Complex) -> None:
                 seen.store(b.add(b.mul(i, g.apart), channel), value)
@@ -238,6 +184,42 @@ class _Emitter:
             return line.read(b, self.x, start, first, along, there, ahead=b.lanes)
 
         return lambda i: (pixel(i), pixel(b.add(i, g.tiling.rows)))
+
+    # ---- tiles that are too short
+
+    def keep_missing(self, area: Area, panel: Index, channel: Index) -> None:
+        """What the last results lack of a channel: pixels behind the end of each row, less those at
+        its front, which they see instead. All of them are in the tile."""
+        b, g = self.b, self.g
+        axis, missing = g.axes[-1], self.area(self.missing, panel, g.short * g.channels)
+        with b.loop(g.short) as i:
+            behind = b.add(i.index, g.sides[-1] - axis.begin)
+            end = axis.span(axis.out) - axis.begin
+            wanted = b.add(place(b, axis, behind, end - g.short, end - 1), axis.begin)
+            lacking = subtract(b, area.load(wanted), area.load(i.index))
+            missing.store(b.add(b.mul(i.index, g.channels), channel), lacking)
+
+    def correct(self, area: Area, filter: Index, panel: Index) -> None:
+        """Add to the last results what they lack."""
+        b, g = self.b, self.g
+        axis, zero = g.axes[-1], b.splat(0.0)
+        missing = self.area(self.missing, panel, g.short * g.channels)
+        row = b.add(b.mul(filter, g.panels[1]), panel)
+        taps = self.area(self.last_taps, row, g.last_taps * g.channels)
+        with b.loop(g.short) as result:
+            seen = b.add(b.div(result.index, axis.dilation), 1)
+            with b.loop(seen, carry=[zero] * 4) as tap:
+                pixel = b.sub(result.index, b.mul(tap.index, axis.dilation))
+                with b.loop(g.channels, carry=tap.state) as channel:
+                    x = missing.load(b.add(b.mul(pixel, g.channels), channel.index))
+                    w = taps.load(b.add(b.mul(tap.index, g.channels), channel.index))
+                    for k, factors in enumerate(product(x, w)):
+                        channel.state[k] = b.fma(*factors, channel.state[k])
+                tap.state[:] = channel.result
+            real, one, other, negative = tap.result
+            lacking = b.ir.fsub(real, negative), b.ir.fadd(one, other)
+            at = b.add(result.index, axis.out - g.short)
+            area.store(at, add(b, area.load(at), lacking))
 
     # ---- squares
 
@@ -320,6 +302,8 @@ class _Emitter:
             area = self.area(self.other, panel.index, g.tiling.columns)
             load = self.products(filter, number, panel.index)
             columns.backward(b, self.column_table, load, area.store, area)
+            if g.short:
+                self.correct(area, filter, panel.index)
         with b.loop(g.stored_panels) as across:
             with b.loop(high) as down:
                 square = self.vectors(self.other, down.index, across.index, g.tiling.columns, -1)

@@ -2,7 +2,10 @@
 
 Overlap-save (see T. Stockham, High-speed convolution and correlation, 1966): a tile of n pixels
 gives n - span + 1 results, where a kernel spans `span` pixels. A single tile along an axis may be
-smaller than what its results see, where that wraps around onto padding of zeros.
+smaller than what its results see, where that wraps around onto padding of zeros. Along the second
+of two axes any boundary may: a circular image of n pixels wraps around as its boundary does, and
+at others the last results, which see the front of the tile behind its end, are corrected for the
+difference. With m pixels too few these are m (m + 1) / 2 products for each row of a tile.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ ITEM_COST = 150  # cycles to fetch a work item
 OPERATION = 0.53  # cycles of an operation on a vector of a transform, with what moves the vector
 TURN = 3.0  # of the factors between rows and columns of one axis, for a vector of complex values
 MULTIPLY = 3.3  # of a complex product added to a sum, where there are several channels
+CORRECT = 4.0  # of a complex product that corrects a result
 SPILL = 0.27  # of an operation more where a tile on its way is beyond L2
 LINE = 10.0  # of a cache line of an image that is beyond L2, a row away from the last one
 STREAM, MEMORY = 19.0, 7.0  # bytes of weights a cycle: from L3, and from memory
@@ -49,6 +53,7 @@ class Cut:
 
     results: int  # of a tile
     tiles: int
+    short: int = 0  # pixels at the front of a tile that its last results see in the place of others
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class Geometry:
     @cached_property
     def cuts(self) -> tuple[Cut, ...]:
         """Along each axis; no results where a tile is too small."""
-        return tuple(_cut(axis, side) for axis, side in zip(self.axes, self.sides, strict=True))
+        axes = enumerate(zip(self.axes, self.sides, strict=True))
+        return tuple(_cut(axis, side, cyclic=i == 1) for i, (axis, side) in axes)
 
     @cached_property
     def transforms(self) -> tuple[Transform, Transform]:
@@ -141,14 +147,32 @@ class Geometry:
         return len(self.axes) == 1
 
     @property
+    def short(self) -> int:
+        """Results of a tile's row that are corrected."""
+        return self.cuts[-1].short
+
+    @property
     def scratch(self) -> int:
-        """Floats: two tiles on their way, transformed channels, sums of products of a block."""
-        return 2 * self.values * (2 + self.apart + (self.block if self.channels > 1 else 0))
+        """Floats: two tiles on their way, transformed channels, sums of products of a block, and
+        what the corrected results lack of each channel."""
+        sums = self.block if self.channels > 1 else 0
+        missing = self.tiling.rows * self.short * self.channels
+        return 2 * (self.values * (2 + self.apart + sums) + missing)
 
     @property
     def weights(self) -> int:
         """Floats of transformed weights, all filters."""
         return 2 * self.values * self.spec.filters * self.channels
+
+    @property
+    def last_taps(self) -> int:
+        """Taps along the second axis that corrected results see behind the end of a tile."""
+        return -(-self.short // self.axes[-1].dilation)
+
+    @property
+    def corrections(self) -> int:
+        """Floats of these taps, transformed along the first axis, all filters."""
+        return 2 * self.tiling.rows * self.last_taps * self.spec.filters * self.channels
 
     @property
     def tables(self) -> tuple[int, int, int]:
@@ -158,18 +182,23 @@ class Geometry:
         return 2 * self.values if self.twisted else 0, rows, columns
 
 
-def _cut(axis: Axis, side: int) -> Cut:
-    """The tiles of an axis, as equal as they can be."""
-    span = axis.span(1)
-    wrapped = axis.span(axis.out)
-    if axis.boundary == ZERO:
-        wrapped = max(axis.begin + axis.size, axis.out + span - 1 - axis.begin, axis.out)
-    if side >= wrapped:
-        return Cut(axis.out, 1)
-    most = side - span + 1
-    if most < 1:
+def _cut(axis: Axis, side: int, cyclic: bool) -> Cut:
+    """The tiles of an axis, as equal as they can be; one that wraps around is cyclic or is not."""
+    span, seen = axis.span(1), axis.span(axis.out)
+    if side < span:
         return Cut(0, 0)
-    tiles = -(-axis.out // most)
+    if side >= seen:
+        return Cut(axis.out, 1)
+    holds = side >= max(axis.begin + axis.size, axis.out)
+    if axis.boundary == ZERO:
+        if holds and side >= seen - axis.begin:
+            return Cut(axis.out, 1)
+    elif cyclic:
+        if axis.boundary == "circular" and axis.out <= side == axis.size:
+            return Cut(axis.out, 1)
+        if holds:
+            return Cut(axis.out, 1, seen - side)
+    tiles = -(-axis.out // (side - span + 1))
     return Cut(-(-axis.out // tiles), tiles)
 
 
@@ -211,24 +240,27 @@ def _tiles(spec: ConvSpec) -> Iterator[Tiling]:
     *_, first, second = spec.axes()
     if len(spec.sizes) == 1:
         pairs = {(n, m): n * costs[m] + m * costs[n] for n in sizes for m in sizes if n <= m}
-        found = _cheapest(second, {pair: (2 * prod(pair), cost) for pair, cost in pairs.items()})
+        options = {pair: (2 * prod(pair), cost) for pair, cost in pairs.items()}
+        found = _cheapest(second, options, cyclic=False)
     else:
-        rows = _cheapest(first, {n: (2 * n, cost) for n, cost in costs.items()})
-        found = list(product(rows, _cheapest(second, {n: (n, costs[n]) for n in sizes})))
+        rows = _cheapest(first, {n: (2 * n, cost) for n, cost in costs.items()}, cyclic=False)
+        columns = _cheapest(second, {n: (n, cost) for n, cost in costs.items()}, cyclic=True)
+        found = list(product(rows, columns))
     for n, m in found:
         tiling = Tiling(n, m, spec.filters // spec.groups)
         if 4 * max(Geometry(spec, tiling).weights, Geometry(spec, tiling).scratch) <= MOST:
             yield tiling
 
 
-def _cheapest(axis: Axis, options: dict[T, tuple[int, float]]) -> list[T]:
+def _cheapest(axis: Axis, options: dict[T, tuple[int, float]], cyclic: bool) -> list[T]:
     """Of ways to transform so many pixels of an axis at such a cost, the cheapest for each number
-    of tiles."""
-    best: dict[int, tuple[float, T]] = {}
+    of tiles, with corrected results and without."""
+    best: dict[tuple[int, bool], tuple[float, T]] = {}
     for option, (pixels, cost) in options.items():
-        tiles = _cut(axis, pixels).tiles
-        if tiles and (tiles not in best or cost < best[tiles][0]):
-            best[tiles] = cost, option
+        cut = _cut(axis, pixels, cyclic)
+        kind = cut.tiles, cut.short > 0
+        if cut.tiles and (kind not in best or cost < best[kind][0]):
+            best[kind] = cost, option
     return [option for _, option in best.values()]
 
 
@@ -252,6 +284,8 @@ def _item_cycles(g: Geometry, target: Target) -> float:
     transforms *= OPERATION + (SPILL if 24 * g.values > target.l2 * 3 // 4 else 0)
     if g.twisted:
         transforms += TURN * vectors * (channels + chunk)
+    products = g.panels[1] * g.short * (g.short + 1) / 2 / g.axes[-1].dilation
+    transforms += CORRECT * products * channels * chunk
     multiply = MULTIPLY * vectors * channels * chunk if channels > 1 else 0.0
     per_vector = 2 / target.fmas  # of the target's width
     weights = 8 * g.values * channels * chunk
