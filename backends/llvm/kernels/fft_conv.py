@@ -11,8 +11,9 @@ group, and stays within its scratch:
     each filter    values            -> times those of the weights, added over the channels
                    and back the same way, to rows of results
 
-Where a tile is too short for its last results (fft_tiling.py), what they lack of each row is kept
-between the transforms of both axes, and added to them there.
+Lanes beyond the last row or column of a tile hold anything, and are dropped when they are turned
+round. Where a tile is too short for its last results (fft_tiling.py), what they lack of each row is
+kept between the transforms of both axes, and added to them there.
 
 Tiles are real: the first axis has half as many complex values (fft.py says how). A single axis is a
 rectangle of rows one after the other; between its two transforms each value is turned (Cooley and
@@ -116,10 +117,11 @@ class _Emitter:
         self.x, self.w, *rest, self.y = b.pointers
         self.bias = rest[0] if g.spec.bias else None
         self.one = b.scratch
-        self.other = b.at(self.one, 2 * g.values)
-        self.seen = b.at(self.other, 2 * g.values)
-        self.sums = b.at(self.seen, 2 * g.values * g.apart)
-        self.missing = b.at(self.sums, 2 * g.values * (g.block if g.channels > 1 else 0))
+        transformed = 2 * b.lanes * g.vectors
+        self.other = b.at(self.one, g.room)
+        self.seen = b.at(self.other, g.room)
+        self.sums = b.at(self.seen, transformed * g.apart)
+        self.missing = b.at(self.sums, transformed * (g.block if g.channels > 1 else 0))
         twist, rows, _ = g.tables
         self.last_taps = b.at(self.w, g.weights)
         self.twist = b.at(self.last_taps, g.corrections)
@@ -266,9 +268,8 @@ class _Emitter:
         """The sums over channels of products, for some filters."""
         b, g = self.b, self.g
         x, sums = Area(b, self.seen), Area(b, self.sums)
-        w = self.area(self.w, filter, g.channels * g.values // b.lanes)
-        vectors = g.values // b.lanes
-        with b.loop(vectors) as place:
+        w = self.area(self.w, filter, g.channels * g.vectors)
+        with b.loop(g.vectors) as place:
             with b.loop(g.channels, carry=[b.splat(0.0)] * (2 * count)) as channel:
                 real, imaginary = x.load(b.add(b.mul(place.index, g.apart), channel.index))
                 i = b.add(b.mul(place.index, g.channels), channel.index)
@@ -281,17 +282,17 @@ class _Emitter:
                     state[2 * k + 1] = b.fma(imaginary, factor[0], state[2 * k + 1])
             for k in range(count):
                 result = channel.result[2 * k], channel.result[2 * k + 1]
-                sums.store(b.add(place.index, k * vectors), result)
+                sums.store(b.add(place.index, k * g.vectors), result)
 
     def products(self, filter: Index, number: Index, panel: Index) -> Callable[[Index], Complex]:
         """What gives the values of a filter's results."""
         b, g = self.b, self.g
         start = b.mul(panel, g.tiling.columns)
         if g.channels > 1:
-            start = b.add(b.mul(number, g.values // b.lanes), start)
+            start = b.add(b.mul(number, g.vectors), start)
             return lambda i: Area(b, self.sums).load(b.add(start, i))
         x = self.area(self.seen, panel, g.tiling.columns)
-        w = self.area(self.w, filter, g.values // b.lanes)
+        w = self.area(self.w, filter, g.vectors)
         return lambda i: times(b, x.load(i), w.load(b.add(start, i)))
 
     def write(self, filter: Index, number: Index) -> None:

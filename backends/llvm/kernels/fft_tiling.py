@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import product
+from itertools import islice, product
 from math import prod
 from typing import TypeVar
 
@@ -24,11 +24,13 @@ from cnnir.ops.boundary import ZERO
 T = TypeVar("T")
 
 LARGEST = 512  # values of a transform along an axis, at most
+LOOKED_AT = 100  # tiles, those that look best at first sight
 FILTERS = 4  # multiplied at once where there is more than one channel: 8 sums stay in registers
 ITEM_COST = 150  # cycles to fetch a work item
 OPERATION = 0.53  # cycles of an operation on a vector of a transform, with what moves the vector
 TURN = 3.0  # of the factors between rows and columns of one axis, for a vector of complex values
 MULTIPLY = 3.3  # of a complex product added to a sum, where there are several channels
+ACROSS = 22.0  # operations on a vector of the other axis' transform, where that is not known
 CORRECT = 4.0  # of a complex product that corrects a result
 SPILL = 0.27  # of an operation more where a tile on its way is beyond L2
 LINE = 10.0  # of a cache line of an image that is beyond L2, a row away from the last one
@@ -132,7 +134,21 @@ class Geometry:
     def panels(self) -> tuple[int, int]:
         """Vectors along the columns, and along the rows."""
         lanes = self.spec.lanes
-        return self.tiling.columns // lanes, self.tiling.rows // lanes
+        return -(-self.tiling.columns // lanes), -(-self.tiling.rows // lanes)
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of complex numbers of a transformed tile."""
+        return self.panels[1] * self.tiling.columns
+
+    @property
+    def room(self) -> int:
+        """Floats of a tile on its way: either way that it lies, where the last panel's squares may
+        reach beyond its end."""
+        (wide, high), lanes = self.panels, self.spec.lanes
+        along = (wide - 1) * self.tiling.rows + high * lanes
+        across = (high - 1) * self.tiling.columns + wide * lanes
+        return 2 * lanes * max(along, across)
 
     @property
     def stored_panels(self) -> int:
@@ -156,13 +172,14 @@ class Geometry:
         """Floats: two tiles on their way, transformed channels, sums of products of a block, and
         what the corrected results lack of each channel."""
         sums = self.block if self.channels > 1 else 0
-        missing = self.tiling.rows * self.short * self.channels
-        return 2 * (self.values * (2 + self.apart + sums) + missing)
+        missing = self.panels[1] * self.short * self.channels
+        vectors = self.vectors * (self.apart + sums) + missing
+        return 2 * self.room + 2 * self.spec.lanes * vectors
 
     @property
     def weights(self) -> int:
         """Floats of transformed weights, all filters."""
-        return 2 * self.values * self.spec.filters * self.channels
+        return 2 * self.spec.lanes * self.vectors * self.spec.filters * self.channels
 
     @property
     def last_taps(self) -> int:
@@ -172,7 +189,8 @@ class Geometry:
     @property
     def corrections(self) -> int:
         """Floats of these taps, transformed along the first axis, all filters."""
-        return 2 * self.tiling.rows * self.last_taps * self.spec.filters * self.channels
+        vectors = self.panels[1] * self.last_taps * self.spec.filters * self.channels
+        return 2 * self.spec.lanes * vectors
 
     @property
     def tables(self) -> tuple[int, int, int]:
@@ -230,38 +248,51 @@ def tilings(spec: ConvSpec, target: Target, count: int) -> list[Tiling]:
 
 @lru_cache(maxsize=256)
 def _best(spec: ConvSpec, target: Target) -> Tiling:
-    return min(_tiles(spec), key=lambda t: (_run_cycles(spec, t, target), t.rows, t.columns))
+    likely = islice(_tiles(spec), LOOKED_AT)
+    return min(likely, key=lambda t: (_run_cycles(spec, t, target), t.rows, t.columns))
 
 
 def _tiles(spec: ConvSpec) -> Iterator[Tiling]:
-    """Tiles that give results: of each axis the cheapest sizes for every number of tiles."""
-    sizes = [n for n in range(spec.lanes, LARGEST + 1, spec.lanes) if radices(n) is not None]
-    costs = {n: n * work(radices(n) or ()) for n in sizes}
+    """Tiles that give results: of each axis the cheapest sizes for every number of tiles, roughly
+    the best pairs of them first."""
+    sizes = {n: work(passes) for n in range(spec.lanes, LARGEST + 1) if (passes := radices(n))}
     *_, first, second = spec.axes()
     if len(spec.sizes) == 1:
-        pairs = {(n, m): n * costs[m] + m * costs[n] for n in sizes for m in sizes if n <= m}
-        options = {pair: (2 * prod(pair), cost) for pair, cost in pairs.items()}
-        found = _cheapest(second, options, cyclic=False)
+        whole = [n for n in sizes if n % spec.lanes == 0]
+        pairs = [(n, m) for n in whole for m in whole if n <= m]
+        options = {(n, m): (2 * n * m, n * m * (sizes[n] + sizes[m])) for n, m in pairs}
+        found = [pair for _, _, pair in sorted(_cheapest(second, options, cyclic=False))]
     else:
-        rows = _cheapest(first, {n: (2 * n, cost) for n, cost in costs.items()}, cyclic=False)
-        columns = _cheapest(second, {n: (n, cost) for n, cost in costs.items()}, cyclic=True)
-        found = list(product(rows, columns))
+        lines = {
+            n: n * each + -(-n // spec.lanes) * spec.lanes * ACROSS for n, each in sizes.items()
+        }
+        rows = _cheapest(first, {n: (2 * n, cost) for n, cost in lines.items()}, cyclic=False)
+        columns = _cheapest(second, {n: (n, cost) for n, cost in lines.items()}, cyclic=True)
+        found = [(n, m) for (_, _, n), (_, _, m) in sorted(product(rows, columns), key=_rough)]
     for n, m in found:
         tiling = Tiling(n, m, spec.filters // spec.groups)
         if 4 * max(Geometry(spec, tiling).weights, Geometry(spec, tiling).scratch) <= MOST:
             yield tiling
 
 
-def _cheapest(axis: Axis, options: dict[T, tuple[int, float]], cyclic: bool) -> list[T]:
+def _cheapest(
+    axis: Axis, options: dict[T, tuple[int, float]], cyclic: bool
+) -> list[tuple[float, int, T]]:
     """Of ways to transform so many pixels of an axis at such a cost, the cheapest for each number
-    of tiles, with corrected results and without."""
-    best: dict[tuple[int, bool], tuple[float, T]] = {}
+    of tiles, with corrected results and without: (cost of all tiles, how many, way)."""
+    best: dict[tuple[int, bool], tuple[float, int, T]] = {}
     for option, (pixels, cost) in options.items():
         cut = _cut(axis, pixels, cyclic)
-        kind = cut.tiles, cut.short > 0
-        if cut.tiles and (kind not in best or cost < best[kind][0]):
-            best[kind] = cost, option
-    return [option for _, option in best.values()]
+        found, kind = (cut.tiles * cost, cut.tiles, option), (cut.tiles, cut.short > 0)
+        if cut.tiles and (kind not in best or found < best[kind]):
+            best[kind] = found
+    return list(best.values())
+
+
+def _rough(pair: tuple[tuple[float, int, int], tuple[float, int, int]]) -> float:
+    """How good a pair of sizes is, for a first order: operations for all lines along both axes."""
+    (rows, down, n), (columns, across, m) = pair
+    return rows * across * m + columns * down * n
 
 
 def _chunks(spec: ConvSpec) -> list[int]:
@@ -279,16 +310,17 @@ def _run_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
 def _item_cycles(g: Geometry, target: Target) -> float:
     lanes, channels, chunk = g.spec.lanes, g.channels, g.tiling.chunk
     rows, columns = (work(t.passes) for t in g.transforms)
-    vectors, stored = g.values / lanes, g.stored_panels * g.tiling.rows
-    transforms = channels * vectors * (rows + columns) + chunk * (vectors * columns + stored * rows)
-    transforms *= OPERATION + (SPILL if 24 * g.values > target.l2 * 3 // 4 else 0)
+    vectors, along = g.vectors, g.panels[0] * g.tiling.rows
+    stored = g.stored_panels * g.tiling.rows
+    transforms = (channels * along + chunk * stored) * rows + (channels + chunk) * vectors * columns
+    transforms *= OPERATION + (SPILL if 12 * g.room > target.l2 * 3 // 4 else 0)
     if g.twisted:
         transforms += TURN * vectors * (channels + chunk)
     products = g.panels[1] * g.short * (g.short + 1) / 2 / g.axes[-1].dilation
     transforms += CORRECT * products * channels * chunk
     multiply = MULTIPLY * vectors * channels * chunk if channels > 1 else 0.0
     per_vector = 2 / target.fmas  # of the target's width
-    weights = 8 * g.values * channels * chunk
+    weights = 8 * lanes * vectors * channels * chunk
     moved = weights / (MEMORY if 4 * g.weights > HOT else STREAM)
     lines = (channels * vectors + chunk * stored) * lanes / 16
     spec = g.spec

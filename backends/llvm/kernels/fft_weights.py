@@ -30,7 +30,7 @@ def pack(
         block = filters[first : first + count].astype(np.float64)
         values = np.stack([_transformed(w, g) for w in block.reshape(-1, *spec.kernel)])
         values = values.reshape(count, g.channels, -1, 2, spec.lanes).transpose(2, 1, 0, 3, 4)
-        start = first * g.channels * 2 * g.values
+        start = first * g.channels * 2 * spec.lanes * g.vectors
         packed[start : start + values.size].reshape(values.shape)[...] = values
         first += count
     tables = [transform.table for transform in g.transforms]
@@ -83,5 +83,6 @@ def _transformed(taps: np.ndarray, g: Geometry) -> np.ndarray:
 
 def _lanes_last(values: np.ndarray, lanes: int) -> np.ndarray:
     """[rows, columns] of complex numbers as [V rows][column][real, imaginary][V]."""
-    split = values.reshape(-1, lanes, values.shape[1]).transpose(0, 2, 1)
+    whole = np.pad(values, ((0, -len(values) % lanes), (0, 0)))
+    split = whole.reshape(-1, lanes, values.shape[1]).transpose(0, 2, 1)
     return np.stack([split.real, split.imag], 2)
