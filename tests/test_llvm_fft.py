@@ -11,6 +11,7 @@ from kernel_references import conv_reference
 
 import cnnir
 import cnnir.backends.llvm.ir as ir
+from cnnir.backends.llvm import target
 from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels import fft_conv
 from cnnir.backends.llvm.kernels.fft import Area, Transform, radices
@@ -232,6 +233,19 @@ def test_a_kernel_much_larger_than_its_image() -> None:
     assert fft_error(spec) < TOLERANCE
 
 
+def test_half_the_lanes_where_they_waste_less() -> None:
+    """72 rows of 36 complex values are 48 lanes of 16, or 40 of 8."""
+    halving = Target(fmas=1, halved=16)
+    wasteful = spec_of(8, 8, (56, 56), (15, 15), 7, 8, boundary=("reflect", "reflect"))
+    for threads in (1, 2, 5):
+        assert fft_conv.fitted(wasteful, replace(halving, threads=threads)).lanes == 8
+    assert fft_conv.fitted(wasteful, Target()) == wasteful
+    narrow = replace(wasteful, lanes=8)
+    assert fft_conv.fitted(narrow, halving) == narrow
+    zeros = replace(wasteful, boundary=())  # 64 by 64: whole vectors either way
+    assert fft_conv.fitted(zeros, halving) == zeros
+
+
 def test_threads_do_not_decide_how_fft_rounds() -> None:
     for sizes, kernel in (((56, 56), (31, 31)), ((4000,), (500,))):
         spec = spec_of(16, 64, sizes, kernel, 15)
@@ -301,6 +315,25 @@ def test_one_tile_serves_a_bordered_image(word: str, features: str) -> None:
     for words in ((word, word), ("zero", word), (word, "zero")):
         boundary = ", boundary=('{}', '{}')".format(*words)
         served_by_fft(layer(5, 5, 48, 19, boundary, groups=5), features)
+
+
+def test_half_the_lanes_among_whole_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer of 16 channels before it in blocks of 16; a bias, a residual and a relu behind."""
+    host = target.CpuTarget.host("")
+    if host.lanes < 16:
+        pytest.skip("needs AVX-512")
+    monkeypatch.setattr(target, "HALVING", (host.cpu,))
+    text = layer(16, 16, 56, 15, ", boundary=('reflect', 'replicate')", groups=16)
+    before = "  %z = conv(%x, @v) {padding=(1, 1, 1, 1)} : f32[1,16,56,56]\n  %0 = conv(%z,"
+    text = text.replace("  param @w", "  param @v : f32[16,16,3,3]\n  param @w", 1)
+    graph = cnnir.parse(text.replace("  %0 = conv(%x,", before), seed=5)
+    rng = np.random.default_rng(6)
+    inputs = [rng.standard_normal(v.type.shape, dtype=np.float32) for v in graph.inputs]
+    exe = cnnir.compile(graph)
+    (summary,) = [step.summary for step in exe.plan.steps if step.kernel == "fft_conv"]
+    assert "on 8 lanes" in summary and "16 lanes" in exe.plan.target
+    wanted = cnnir.evaluate(graph, inputs, dtype="f64")[0]
+    assert abs(exe(*inputs) - wanted).max() < 1e-5 * abs(wanted).max()
 
 
 def served_by_fft(text: str, features: str) -> None:

@@ -37,6 +37,7 @@ from cnnir.backends.llvm.kernels.fft_tiling import (
     Tiling,
     choose,
     estimate,
+    fitted,
     none_fits,
     tilings,
 )
@@ -54,7 +55,8 @@ from cnnir.backends.llvm.kernels.transposed import transposed
 from cnnir.ops.boundary import ZERO, reads
 
 __all__ = [
-    "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
+    "ConvSpec", "Tiling", "choose", "emit", "estimate", "fitted", "pack", "packed_size", "reject",
+    "tilings",
 ]  # fmt: skip
 
 FEWEST = 16  # taps from which on it is considered
@@ -103,9 +105,9 @@ def _summary(g: Geometry) -> str:
 
     passes = " and ".join(by(transform.passes) for transform in g.transforms)
     return (
-        f"FFT of {by(g.sides)} real values by passes of {passes}, {by(c.results for c in g.cuts)} "
-        f"results each, {by(c.tiles for c in g.cuts)} tiles, {g.tiling.chunk} of {g.filters} "
-        "filters an item"
+        f"FFT of {by(g.sides)} real values by passes of {passes} on {g.spec.lanes} lanes, "
+        f"{by(c.results for c in g.cuts)} results each, {by(c.tiles for c in g.cuts)} tiles, "
+        f"{g.tiling.chunk} of {g.filters} filters an item"
     )
 
 
