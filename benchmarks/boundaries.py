@@ -3,10 +3,10 @@
     python benchmarks/boundaries.py [--threads 1] [--precision exact] [--seconds S] [--record]
 
 The same layer with each boundary in turn, between two others as in a net, and the time of its own
-step alone. `padded` is the way that a boundary would go otherwise: a step that makes a padded copy,
-and the convolution of that. `products` is how many times as many products there are at a boundary as
-with zeros, whose products are left out: kernels that add one by one cannot take less. With --record
-rows go to results/boundaries.jsonl.
+step alone. `padded` is the way that a boundary would go otherwise: a step that makes a padded
+copy, and the convolution of that. `products` is how many times as many products there are as
+with zeros, where those of the border are left out: kernels that add one by one cannot take less.
+With --record rows go to results/boundaries.jsonl.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ LAYERS = (
     Layer("3x3 64>64 56x56", 64, 64, (56, 56), 3),
     Layer("3x3 128>128 28x28", 128, 128, (28, 28), 3),
     Layer("3x3 256>256 14x14", 256, 256, (14, 14), 3),
-    Layer("3x3 512>512 7x7", 512, 512, (7, 7), 3),
+    Layer("3x3 128>128 7x7", 128, 128, (7, 7), 3),
     Layer("3x3/2 128>128 56x56", 128, 128, (56, 56), 3, 2),
     Layer("5x5 32>64 56x56", 32, 64, (56, 56), 5),
     Layer("7x7 3>32 224x224", 3, 32, (224, 224), 7),
