@@ -1,4 +1,4 @@
-"""FFT convolution: its transforms, the kernel over shapes and widths, and when it is chosen."""
+"""FFT convolution: the kernel over shapes, borders and widths, and when it is chosen."""
 
 from __future__ import annotations
 
@@ -12,47 +12,11 @@ from kernel_references import conv_reference
 import cnnir
 import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm import target
-from cnnir.backends.llvm.builder import Builder
 from cnnir.backends.llvm.kernels import fft_conv
-from cnnir.backends.llvm.kernels.fft import Area, Transform, radices
 from cnnir.backends.llvm.kernels.fft_tiling import Geometry, Tiling
-from cnnir.backends.llvm.kernels.spec import ConvSpec, KernelCode, Target
+from cnnir.backends.llvm.kernels.spec import ConvSpec, Target
 
 TOLERANCE = 1e-6
-
-
-def transformed(n: int, phase: float, back: bool, values: np.ndarray) -> np.ndarray:
-    """`values`[n], times 1, -1, 1/2 and 2 in the lanes, there or back, in the order of the code."""
-    transform = Transform(n, phase)
-    b = Builder(ir.Module(), "kernel", 3, 4)
-    x, table, y = (Area(b, pointer) for pointer in b.pointers)
-    way = transform.backward if back else transform.forward
-    way(b, table.pointer, x.load, y.store, y)
-    code = KernelCode("kernel", 1, 0, 0, 2, "", b.finish())
-    lanes = np.stack([values.real, values.imag], 1)[:, :, None] * np.array([1, -1, 0.5, 2])
-    out, factors = Guarded((n, 2, 4)), Guarded((transform.table.size + 1,))
-    factors.array[:-1] = transform.table
-    run_kernel(code, [Guarded(lanes.shape, lanes), factors], out)
-    np.testing.assert_allclose(out.array[..., 3], -2 * out.array[..., 1], atol=1e-5 * n)
-    return out.array[:, 0, 0] + 1j * out.array[:, 1, 0]
-
-
-@pytest.mark.parametrize("phase", [0.0, 0.25])
-@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 8, 12, 20, 49, 60, 64, 112])
-def test_a_transform_gives_the_values_at_the_roots(n: int, phase: float) -> None:
-    rng = np.random.default_rng(n)
-    coefficients = rng.standard_normal(n) + 1j * rng.standard_normal(n)
-    transform = Transform(n, phase)
-    assert sorted(transform.order) == list(range(n))
-    roots = np.exp(2j * np.pi * (phase + transform.order) / n)
-    values = np.polyval(coefficients[::-1], roots)
-    found = transformed(n, phase, False, coefficients)
-    np.testing.assert_allclose(found, values, atol=3e-7 * abs(values).max())
-    np.testing.assert_allclose(transformed(n, phase, True, values) / n, coefficients, atol=3e-6)
-
-
-def test_sizes_with_large_prime_factors_have_no_passes() -> None:
-    assert radices(11) is None and radices(26) is None and radices(7 * 64) is not None
 
 
 def fft_error(spec: ConvSpec, tiling: Tiling | None = None) -> float:
@@ -188,19 +152,33 @@ def test_a_tile_may_be_too_short_for_its_last_results(name: str, word: str, lane
 
 
 @pytest.mark.parametrize("lanes", LANES)
-def test_a_circular_image_is_a_tile_of_its_own_size(lanes: int) -> None:
-    """Without any margin, and with as many taps as pixels."""
-    for taps, padding in ((31, (15, 15)), (32, (0, 31)), (5, (5, 1))):
+@pytest.mark.parametrize("other", ["zero", "circular", "replicate"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_circular_image_is_a_tile_of_its_own_size(first: bool, other: str, lanes: int) -> None:
+    """Along either axis, without any margin, and with as many taps as pixels; not where results
+    are more than pixels."""
+    for taps, begin, end in ((31, 15, 15), (32, 0, 31), (3, 1, 1), (5, 5, 1)):
+        axes = [(32, taps, (begin, end), "circular"), (19, 5, (1, 2), other)]
+        sizes, kernel, padding, words = zip(*(axes if first else axes[::-1]), strict=True)
+        around = (padding[0][0], padding[1][0], padding[0][1], padding[1][1])
         spec = spec_of(
-            2, 2, (19, 32), (5, taps), (1, padding[0], 2, padding[1]), 2, lanes=lanes,
-            boundary=("replicate", "circular"),
-        )  # fmt: skip
-        exact = Geometry(spec, Tiling(16, 32, 1))
-        fits = exact.axes[1].out <= 32
-        assert (exact.cuts[1].tiles == 1) == fits and exact.short == 0
+            4, 4, sizes, kernel, around, 2, batch=2, bias=True, lanes=lanes, boundary=words
+        )
+        exact = Geometry(spec, Tiling(16, 27, 2) if first else Tiling(12, 32, 2))
+        fits, axis = taps != 5, 0 if first else 1
+        assert (exact.cuts[axis].tiles == 1) == fits
+        assert (exact.rows == 17) == (first and fits)
         assert fft_error(spec, exact.tiling) < TOLERANCE
         chosen = Geometry(spec, fft_conv.choose(spec, TARGETS[lanes]))
-        assert not fits or chosen.tiling.columns == 32
+        assert taps < 31 or chosen.sides[axis] == 32
+
+
+def test_only_a_circle_of_its_size_wraps_around_the_first_axis() -> None:
+    for size, word in ((32, "zero"), (32, "reflect"), (30, "circular"), (44, "circular")):
+        spec = spec_of(1, 1, (size, 19), (31, 5), (15, 2, 15, 2), boundary=(word, word), lanes=4)
+        rows = 22 if size == 44 else 16
+        assert Geometry(spec, Tiling(rows, 24, 1)).rows == rows
+        assert fft_error(spec) < TOLERANCE
 
 
 def test_borders_need_no_larger_tile_than_zeros() -> None:

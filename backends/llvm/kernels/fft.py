@@ -86,6 +86,19 @@ class Transform:
         """The k of each value in turn: its root is exp(2 pi i (phase + k) / n)."""
         return np.rint(self.phases[-1] * self.n - self.phase).astype(np.int64) % self.n
 
+    @property
+    def scales(self) -> np.ndarray:
+        """What each value is multiplied with, so that `backward` gives the coefficients again."""
+        return np.full(self.n, 1 / self.n)
+
+    @property
+    def work(self) -> float:
+        """Operations on vectors for a value."""
+        return work(self.passes)
+
+    def __str__(self) -> str:
+        return " x ".join(map(str, self.passes))
+
     @cached_property
     def table(self) -> np.ndarray:
         """The factors of all passes: [block][1 to radix - 1][real, imaginary part]."""
@@ -149,6 +162,10 @@ class Area:
         at = self.b.at(self.pointer, self.b.mul(i, 2 * self.b.lanes))
         self.b.vstore(value[0], at)
         self.b.vstore(value[1], at, self.b.lanes)
+
+    def behind(self, start: int) -> Area:
+        """The vectors from `start` on."""
+        return Area(self.b, self.b.at(self.pointer, 2 * start * self.b.lanes))
 
 
 def times(b: Builder, x: Complex, w: Complex, sign: int = 1) -> Complex:

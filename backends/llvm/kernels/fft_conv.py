@@ -15,10 +15,11 @@ Lanes beyond the last row or column of a tile hold anything, and are dropped whe
 round. Where a tile is too short for its last results (fft_tiling.py), what they lack of each row is
 kept between the transforms of both axes, and added to them there.
 
-Tiles are real: the first axis has half as many complex values (fft.py says how). A single axis is a
-rectangle of rows one after the other; between its two transforms each value is turned (Cooley and
-Tukey's factors). Rounding differs from that of the definition, so exact precision rules it out; and
-what is not finite spreads over its tile.
+Tiles are real: the first axis has half as many complex values (fft.py says how, and fft_circle.py
+for circular images as long as a tile). A single axis is a rectangle of rows one after the other;
+between its two transforms each value is turned (Cooley and Tukey's factors). Rounding differs from
+that of the definition, so exact precision rules it out; and what is not finite spreads over its
+tile.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def _summary(g: Geometry) -> str:
     def by(values) -> str:
         return " x ".join(map(str, values))
 
-    passes = " and ".join(by(transform.passes) for transform in g.transforms)
+    passes = " and ".join(map(str, g.transforms))
     return (
         f"FFT of {by(g.sides)} real values by passes of {passes} on {g.spec.lanes} lanes, "
         f"{by(c.results for c in g.cuts)} results each, {by(c.tiles for c in g.cuts)} tiles, "
@@ -153,11 +154,11 @@ class _Emitter:
         rows, columns = g.transforms
         plane = b.add(b.mul(self.group, g.channels), channel)
         with b.loop(wide) as panel:
-            area = self.area(self.one, panel.index, g.tiling.rows)
+            area = self.area(self.one, panel.index, g.rows)
             load = self.pixels(plane, b.mul(panel.index, b.lanes))
             rows.forward(b, self.row_table, load, area.store, area)
         with b.loop(high) as down, b.loop(wide) as across:
-            square = self.vectors(self.one, across.index, down.index, g.tiling.rows, 1)
+            square = self.vectors(self.one, across.index, down.index, g.rows, 1)
             self.keep(square, self.other, down.index, across.index, g.tiling.columns)
         with b.loop(high) as panel:
             area = self.area(self.other, panel.index, g.tiling.columns)
@@ -310,8 +311,8 @@ class _Emitter:
         with b.loop(g.stored_panels) as across:
             with b.loop(high) as down:
                 square = self.vectors(self.other, down.index, across.index, g.tiling.columns, -1)
-                self.keep(square, self.one, across.index, down.index, g.tiling.rows)
-            area = self.area(self.one, across.index, g.tiling.rows)
+                self.keep(square, self.one, across.index, down.index, g.rows)
+            area = self.area(self.one, across.index, g.rows)
             store = self.results(filter, b.mul(across.index, b.lanes))
             rows.backward(b, self.row_table, area.load, store, area)
 

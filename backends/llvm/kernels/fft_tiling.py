@@ -18,10 +18,14 @@ from math import prod
 from typing import TypeVar
 
 from cnnir.backends.llvm.kernels.fft import CYCLIC, REAL, Transform, radices, work
+from cnnir.backends.llvm.kernels.fft_circle import Circle, circles
 from cnnir.backends.llvm.kernels.spec import Axis, ConvSpec, Target
 from cnnir.ops.boundary import ZERO
 
 T = TypeVar("T")
+
+ALONE, FIRST, SECOND = range(3)
+"""Axes: a single one, and those of two."""
 
 LARGEST = 512  # values of a transform along an axis, at most
 NARROW = 1.1  # how much longer than half a vector of twice the lanes a vector takes
@@ -83,18 +87,23 @@ class Geometry:
     @cached_property
     def cuts(self) -> tuple[Cut, ...]:
         """Along each axis; no results where a tile is too small."""
-        axes = enumerate(zip(self.axes, self.sides, strict=True))
-        return tuple(_cut(axis, side, cyclic=i == 1) for i, (axis, side) in axes)
+        if len(self.axes) == 1:
+            return (_cut(self.axes[0], self.sides[0], ALONE),)
+        (first, second), (high, wide) = self.axes, self.sides
+        return _cut(first, high, FIRST), _cut(second, wide, SECOND)
 
     @cached_property
-    def transforms(self) -> tuple[Transform, Transform]:
+    def transforms(self) -> tuple[Transform | Circle, Transform]:
         """Along rows' axis and columns'."""
-        return Transform(self.tiling.rows, REAL), Transform(self.tiling.columns, CYCLIC)
+        rows, columns = self.tiling.rows, self.tiling.columns
+        circle = not self.twisted and _is_circle(self.axes[0], 2 * rows) and circles(2 * rows)
+        along = Circle(2 * rows) if circle else Transform(rows, REAL)
+        return along, Transform(columns, CYCLIC)
 
-    @property
-    def values(self) -> int:
-        """Complex numbers of a tile."""
-        return self.tiling.rows * self.tiling.columns
+    @cached_property
+    def rows(self) -> int:
+        """Complex values of a tile along the first axis, once it is transformed."""
+        return len(self.transforms[0].scales)
 
     @property
     def tiles(self) -> int:
@@ -135,7 +144,7 @@ class Geometry:
     def panels(self) -> tuple[int, int]:
         """Vectors along the columns, and along the rows."""
         lanes = self.spec.lanes
-        return -(-self.tiling.columns // lanes), -(-self.tiling.rows // lanes)
+        return -(-self.tiling.columns // lanes), -(-self.rows // lanes)
 
     @property
     def vectors(self) -> int:
@@ -147,7 +156,7 @@ class Geometry:
         """Floats of a tile on its way: either way that it lies, where the last panel's squares may
         reach beyond its end."""
         (wide, high), lanes = self.panels, self.spec.lanes
-        along = (wide - 1) * self.tiling.rows + high * lanes
+        along = (wide - 1) * self.rows + high * lanes
         across = (high - 1) * self.tiling.columns + wide * lanes
         return 2 * lanes * max(along, across)
 
@@ -198,11 +207,17 @@ class Geometry:
         """Floats of factors: of the twist between the transforms, and of these. The twist is read
         by vectors, so it comes first."""
         rows, columns = (transform.table.size for transform in self.transforms)
-        return 2 * self.values if self.twisted else 0, rows, columns
+        twist = 2 * self.tiling.rows * self.tiling.columns if self.twisted else 0
+        return twist, rows, columns
 
 
-def _cut(axis: Axis, side: int, cyclic: bool) -> Cut:
-    """The tiles of an axis, as equal as they can be; one that wraps around is cyclic or is not."""
+def _is_circle(axis: Axis, side: int) -> bool:
+    """Whether a tile is as long as a circular image, which wraps around as it does."""
+    return axis.boundary == "circular" and max(axis.out, axis.span(1)) <= side == axis.size
+
+
+def _cut(axis: Axis, side: int, which: int) -> Cut:
+    """The tiles of an axis, as equal as they can be."""
     span, seen = axis.span(1), axis.span(axis.out)
     if side < span:
         return Cut(0, 0)
@@ -212,11 +227,10 @@ def _cut(axis: Axis, side: int, cyclic: bool) -> Cut:
     if axis.boundary == ZERO:
         if holds and side >= seen - axis.begin:
             return Cut(axis.out, 1)
-    elif cyclic:
-        if axis.boundary == "circular" and axis.out <= side == axis.size:
-            return Cut(axis.out, 1)
-        if holds:
-            return Cut(axis.out, 1, seen - side)
+    elif _is_circle(axis, side) and (which == SECOND or (which == FIRST and circles(side))):
+        return Cut(axis.out, 1)
+    elif which == SECOND and holds:
+        return Cut(axis.out, 1, seen - side)
     tiles = -(-axis.out // (side - span + 1))
     return Cut(-(-axis.out // tiles), tiles)
 
@@ -272,13 +286,13 @@ def _tiles(spec: ConvSpec) -> Iterator[Tiling]:
         whole = [n for n in sizes if n % spec.lanes == 0]
         pairs = [(n, m) for n in whole for m in whole if n <= m]
         options = {(n, m): (2 * n * m, n * m * (sizes[n] + sizes[m])) for n, m in pairs}
-        found = [pair for _, _, pair in sorted(_cheapest(second, options, cyclic=False))]
+        found = [pair for _, _, pair in sorted(_cheapest(second, options, ALONE))]
     else:
         lines = {
             n: n * each + -(-n // spec.lanes) * spec.lanes * ACROSS for n, each in sizes.items()
         }
-        rows = _cheapest(first, {n: (2 * n, cost) for n, cost in lines.items()}, cyclic=False)
-        columns = _cheapest(second, {n: (n, cost) for n, cost in lines.items()}, cyclic=True)
+        rows = _cheapest(first, {n: (2 * n, cost) for n, cost in lines.items()}, FIRST)
+        columns = _cheapest(second, {n: (n, cost) for n, cost in lines.items()}, SECOND)
         found = [(n, m) for (_, _, n), (_, _, m) in sorted(product(rows, columns), key=_rough)]
     for n, m in found:
         tiling = Tiling(n, m, spec.filters // spec.groups)
@@ -287,13 +301,13 @@ def _tiles(spec: ConvSpec) -> Iterator[Tiling]:
 
 
 def _cheapest(
-    axis: Axis, options: dict[T, tuple[int, float]], cyclic: bool
+    axis: Axis, options: dict[T, tuple[int, float]], which: int
 ) -> list[tuple[float, int, T]]:
     """Of ways to transform so many pixels of an axis at such a cost, the cheapest for each number
     of tiles, with corrected results and without: (cost of all tiles, how many, way)."""
     best: dict[tuple[int, bool], tuple[float, int, T]] = {}
     for option, (pixels, cost) in options.items():
-        cut = _cut(axis, pixels, cyclic)
+        cut = _cut(axis, pixels, which)
         found, kind = (cut.tiles * cost, cut.tiles, option), (cut.tiles, cut.short > 0)
         if cut.tiles and (kind not in best or found < best[kind]):
             best[kind] = found
@@ -320,7 +334,7 @@ def _run_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
 
 def _item_cycles(g: Geometry, target: Target) -> float:
     lanes, channels, chunk = g.spec.lanes, g.channels, g.tiling.chunk
-    rows, columns = (work(t.passes) for t in g.transforms)
+    rows, columns = (transform.work for transform in g.transforms)
     vectors, along = g.vectors, g.panels[0] * g.tiling.rows
     stored = g.stored_panels * g.tiling.rows
     transforms = (channels * along + chunk * stored) * rows + (channels + chunk) * vectors * columns

@@ -53,23 +53,23 @@ def _last_taps(filters: np.ndarray, g: Geometry) -> np.ndarray:
     """
     if not g.short:
         return np.zeros(0)
-    axis, rows, lanes = g.axes[-1], g.tiling.rows, g.spec.lanes
+    axis, scales, lanes = g.axes[-1], g.transforms[0].scales[:, None], g.spec.lanes
     columns = range(axis.span(1) - 1, axis.span(1) - 1 - g.short, -axis.dilation)
     kernels = filters.reshape(-1, *g.spec.kernel).astype(np.float64)
-    values = [_lanes_last(_along_first(w, g)[:, columns].conj() / rows, lanes) for w in kernels]
+    values = [_lanes_last(_along_first(w, g)[:, columns].conj() * scales, lanes) for w in kernels]
     split = np.stack(values).reshape(g.spec.filters, g.channels, -1, len(columns), 2, lanes)
     return split.transpose(0, 2, 3, 1, 4, 5).reshape(-1)
 
 
 def _along_first(taps: np.ndarray, g: Geometry) -> np.ndarray:
     """The values of a kernel along the first axis: [row, column], rows in the transform's order."""
-    rows, columns = g.tiling.rows, g.tiling.columns
     real = np.zeros(g.sides)
     real[tuple(slice(None, axis.span(1), axis.dilation) for axis in g.axes)] = taps
-    folded, along = real.reshape(2, rows, columns), g.transforms[0]
-    shift = np.exp(2j * np.pi * along.phase / rows * np.arange(rows))
-    halves = (folded[0] + 1j * folded[1]) * shift[:, None]
-    return (np.fft.ifft(halves, axis=0) * rows)[along.order]
+    real = real.reshape(-1, g.tiling.columns)
+    seen = real[: np.flatnonzero(real.any(1)).max(initial=0) + 1]
+    turns = g.transforms[0].phases[-1][:, None] * np.arange(len(seen))
+    found: np.ndarray = np.exp(2j * np.pi * turns) @ seen
+    return found
 
 
 def _transformed(taps: np.ndarray, g: Geometry) -> np.ndarray:
@@ -77,7 +77,8 @@ def _transformed(taps: np.ndarray, g: Geometry) -> np.ndarray:
     half = _along_first(taps, g)
     if g.twisted:
         half = half * _twist(g)
-    values = np.fft.fft(half.conj(), axis=1)[:, g.transforms[1].order] / g.values
+    values = np.fft.fft(half.conj(), axis=1)[:, g.transforms[1].order]
+    values *= g.transforms[0].scales[:, None] / g.tiling.columns
     return _lanes_last(values, g.spec.lanes)
 
 
