@@ -2,10 +2,11 @@
 
 Overlap-save (see T. Stockham, High-speed convolution and correlation, 1966): a tile of n pixels
 gives n - span + 1 results, where a kernel spans `span` pixels. A single tile along an axis may be
-smaller than what its results see, where that wraps around onto padding of zeros. Along the second
-of two axes any boundary may: a circular image of n pixels wraps around as its boundary does, and
-at others the last results, which see the front of the tile behind its end, are corrected for the
-difference. With m pixels too few these are m (m + 1) / 2 products for each row of a tile.
+smaller than what its results see, where that wraps around onto padding of zeros; and as small as a
+circular image, which wraps around as it does (along the first of two axes by a transform of its
+own, fft_circle.py). Along the second of two axes it may be smaller at any boundary: the last
+results, which see the front of the tile behind its end, are corrected for the difference. With m
+pixels too few these are m (m + 1) / 2 products for each row of a tile.
 """
 
 from __future__ import annotations
