@@ -68,11 +68,11 @@ def transposed(x: str, w: str, attrs: dict[str, Any], weights: str = CONSTANT) -
     return g
 
 
-def checked(g: Graph, precision: str) -> list[str]:
+def checked(g: Graph, precision: str, target: str = "cuda-emu") -> list[str]:
     """The kernels of the graph but for packing, after a comparison with f64 on random inputs."""
     rng = RNG(0)
     arrays = [rng.standard_normal(v.type.shape).astype(np.float32) for v in g.inputs]
-    executable = compile(g, "cuda-emu", cache=False, precision=precision, passes=PASSES)
+    executable = compile(g, target, cache=False, precision=precision, passes=PASSES)
     wanted = evaluate(g, [a.astype(np.float64) for a in arrays], "f64")
     found = executable(*arrays)
     for got, want in zip(found if len(wanted) > 1 else [found], wanted, strict=True):
