@@ -77,6 +77,7 @@ class _Planner(Planner):
             l1=target.l1,
             l2=target.l2,
             fmas=target.fmas,
+            halved=target.halved,
             threads=threads,
             exact=exact,
         )
