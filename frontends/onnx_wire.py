@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,7 +59,10 @@ class FileContent:
 
     def array(self, start: int, size: int) -> np.ndarray:
         """Some bytes as an array; ModelError where the file has become shorter."""
-        memory = mmap.mmap(-1, size)
+        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE)  # shared memory has no huge pages
+        if huge := getattr(mmap, "MADV_HUGEPAGE", 0):  # where this system has them
+            with suppress(OSError):  # built without
+                memory.madvise(huge)
         view = memoryview(memory)
         while view:
             count = os.preadv(self._descriptor, [view], start)

@@ -157,6 +157,24 @@ def test_what_is_read_through_is_made_where_it_leaves() -> None:
     assert steps["channels"] == 2
 
 
+@pytest.mark.parametrize("blocked", [True, False], ids=["blocked", "row-major"])
+def test_many_in_a_row(blocked: bool) -> None:
+    """Each reads the one before it twice, so that a walk along all paths would never end."""
+    g = Graph("g")
+    value = x = g.input(TensorType("f32", (1, 21, 3, 2)), "x")
+    if blocked:
+        value = g.add("conv", x, g.param("w", np.eye(21, dtype=np.float32)[..., None, None]))
+    for i in range(300):
+        cut = 1 + i % 13
+        value = _join(g, _slice(g, value, cut - 1, cut, -1), _slice(g, value, 20, 21 - cut, -1))
+    g.output(g.add("tanh", value), "y")
+    exe = cnnir.compile(g, passes="fold", cache=False)
+    data = np.random.default_rng(9).standard_normal((1, 21, 3, 2), dtype=np.float32)
+    np.testing.assert_allclose(exe(data), cnnir.evaluate(g, [data])[0], atol=1e-6)
+    steps = Counter(step.kernel for step in exe.plan.steps)
+    assert steps["channels"] == blocked
+
+
 @pytest.mark.parametrize("body", [_join, _halves], ids=["joined", "halves"])
 def test_row_major_channels_stay_so(body) -> None:
     """Inputs that nobody wants in blocks are copied as they lie."""

@@ -9,7 +9,7 @@ This stage decides; `place.py` gives addresses, `emit.py` writes code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cnnir.backends.fused import (
     anchor_of,
@@ -29,6 +29,7 @@ from cnnir.backends.llvm.offers import Offer, Work, offers, variants
 from cnnir.backends.llvm.packing import Packed, PackKernel, origin
 from cnnir.backends.llvm.pooled import pool_behind, pooled, with_pool
 from cnnir.backends.llvm.rearranged import (
+    Channel,
     ChannelsKernel,
     moves_channels,
     runs,
@@ -86,13 +87,18 @@ class _Planner(Planner):
         """Rows that are not made, and the images in blocks that are read in their place."""
         self.apart: dict[Node, list[str]] = {}
         """Why pools are not computed by the convolution before them."""
-        self.waiting = waiting(graph, target.lanes)
-        self.deferred = deferred(graph) | self.waiting
+        self.deferred = deferred(graph)
         """Nodes that get no step unless somebody needs their result as it is."""
+        self.waiting = waiting(graph, target.lanes) - self.deferred
+        """The same, of nodes that only move channels of what is in blocks."""
+        self.moved: dict[Value, list[Channel]] = {}
+        """Where the channels of their results come from."""
 
     def node(self, node: Node) -> None:
         """Plan one node."""
         if node in self.deferred or node.results[0] in self.home:  # a pool may be computed
+            return
+        if node in self.waiting and self._waits(node):
             return
         work = self._work(node)
         first = next((v for v in work.operands if v in self.home), None)
@@ -119,9 +125,12 @@ class _Planner(Planner):
     def _needed(self, values: Sequence[Value | None]) -> None:
         """Plan what was deferred and is wanted as it is."""
         for value in values:
-            if value is not None and value.node in self.deferred:
-                self.deferred.discard(value.node)
-                self.node(value.node)
+            if value is None or not (value.node in self.deferred or value.node in self.waiting):
+                continue
+            self.deferred.discard(value.node)
+            self.waiting.discard(value.node)
+            self.moved.pop(value, None)
+            self.node(value.node)
 
     # ---- steps that only say where things are
 
@@ -183,16 +192,22 @@ class _Planner(Planner):
 
     # ---- steps that compute
 
+    def _waits(self, node: Node) -> bool:
+        """Whether others read through a node; it says where its channels come from."""
+        if not moves_channels(node, self.lanes):
+            return True  # the inside of a shuffle
+        found = sources(node, self.moved)
+        if self._in_blocks({value: None for value, _ in found}) <= 0:
+            return False
+        self.moved[node.results[0]] = found
+        return True
+
     def _rearranged(self, node: Node) -> bool:
         """Channels of tensors that are in blocks, for the most part, are put together."""
-
-        def made(value: Value) -> bool:
-            return value.node not in self.deferred or value.node not in self.waiting
-
-        cut = node.name == "slice" and not all(made(v) for v in node.operands if v is not None)
+        cut = node.name == "slice" and node.operands[0] in self.moved
         if not (cut or moves_channels(node, self.lanes)):
             return False
-        values, parts = runs(sources(node, made))
+        values, parts = runs(sources(node, self.moved))
         if self._in_blocks(values) <= 0:
             return False
         self._needed(values)
@@ -308,7 +323,7 @@ class _Planner(Planner):
             return False
         return self._in_blocks(node.operands) > 0
 
-    def _in_blocks(self, values: Sequence[Value | None]) -> int:
+    def _in_blocks(self, values: Iterable[Value | None]) -> int:
         """How many more bytes of what is there are in blocks than are not."""
         slots = [self.home[value] for value in values if value in self.home]
         return sum(s.nbytes if s.layout == self.blocked else -s.nbytes for s in slots)

@@ -7,7 +7,7 @@ several such nodes in a row at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from math import prod
@@ -101,14 +101,14 @@ def _images(node: Node) -> bool:
     return type.dtype == "f32" and type.rank >= 3 and type.size > 0
 
 
-def sources(node: Node, made: Callable[[Value], bool]) -> list[Channel]:
+def sources(node: Node, known: Mapping[Value, list[Channel]]) -> list[Channel]:
     """For each channel of a node's result the value that it comes from, and its place there.
 
-    node: one that `moves_channels`, or a slice of whole blocks. made: whether a value is there, so
-    that there is no need to look further back.
+    node: one that `moves_channels`, or a slice of whole blocks. known: the same of operands that
+    are not made themselves.
     """
     if node.name == "concat":
-        parts = [_channels(value, made) for value in node.operands if value is not None]
+        parts = [_channels(value, known) for value in node.operands if value is not None]
         return list(chain.from_iterable(parts))
     if node.name == "slice":
         (value,) = node.operands
@@ -119,27 +119,26 @@ def sources(node: Node, made: Callable[[Value], bool]) -> list[Channel]:
         assert found is not None
         value, order = found
     assert value is not None
-    known = _channels(value, made)
-    return [known[channel] for channel in order]
+    channels = _channels(value, known)
+    return [channels[channel] for channel in order]
 
 
-def _channels(value: Value, made: Callable[[Value], bool]) -> list[Channel]:
-    if made(value):
-        return [(value, channel) for channel in range(value.type.shape[1])]
-    return sources(value.node, made)
+def _channels(value: Value, known: Mapping[Value, list[Channel]]) -> list[Channel]:
+    found = known.get(value)
+    return [(value, i) for i in range(value.type.shape[1])] if found is None else found
 
 
 def runs(found: list[Channel]) -> tuple[list[Value], tuple[Run, ...]]:
     """The values of some channels, each once, and the channels as neighbours."""
-    values = list(dict.fromkeys(value for value, _ in found))
+    places = {value: i for i, value in enumerate(dict.fromkeys(value for value, _ in found))}
     joined: list[Run] = []
     for value, channel in found:
-        operand, last = values.index(value), joined[-1] if joined else None
+        operand, last = places[value], joined[-1] if joined else None
         if last and last.operand == operand and last.first + last.count == channel:
             joined[-1] = Run(operand, last.first, last.count + 1)
         else:
             joined.append(Run(operand, channel, 1))
-    return values, tuple(joined)
+    return list(places), tuple(joined)
 
 
 def spec_of(node: Node, parts: tuple[Run, ...], lanes: int) -> ChannelsSpec:

@@ -42,7 +42,7 @@ WIDEST = 7  # blocks in a tile, at most
 ITEM_COST = 500  # cycles to fetch a work item
 PANEL_TILES = 4  # row tiles from which on run-time weights are copied to a panel
 WAITING = 24  # rows below which a product waits for its weights from memory
-PORTION = 128  # rows of weights packed at a time
+PORTION = 768  # rows of weights packed at a time
 THREADS = (1, 4, 16)  # what the number of work items is meant to suit
 
 
@@ -132,29 +132,37 @@ def pack(
     weights: np.ndarray, spec: MatmulSpec, tiling: Tiling, out: np.ndarray | None = None
 ) -> np.ndarray:
     """w[K,N] as [tile of blocks][K][block in the tile][V], columns beyond the last zero; K in the
-    order in which x lies."""
-    order = _order(spec) if spec.channels else None
+    order in which x lies.
+
+    Some rows of a tile at a time are copied as they lie, in runs, and then turned within L2: most
+    weights are the transpose of what a model holds, and N apart is far.
+    """
     packed = storage(out, packed_size(spec, tiling))
-    packed[packed.size - spec.depth * tiling.blocks * spec.lanes :] = 0  # the last tile has a rest
-    # rows in portions that stay in cache, since every tile takes a part of each row
-    for first in range(0, spec.depth, PORTION):
-        some = slice(first, first + PORTION)
-        rows = weights[some] if order is None else weights[order[some]]
-        position = column = 0
-        for count in shares(spec.blocks, tiling.blocks):
-            width = count * spec.lanes
-            tile = packed[position : position + spec.depth * width].reshape(spec.depth, width)
-            part = rows[:, column : column + width]
-            tile[some, : part.shape[1]] = part
-            position, column = position + tile.size, column + width
+    position = column = 0
+    for count in shares(spec.blocks, tiling.blocks):
+        width = count * spec.lanes
+        tile = packed[position : position + spec.depth * width].reshape(spec.depth, width)
+        for rows, channels in _portions(spec):
+            part = weights[rows, column : column + width].copy("K")
+            turned = part.reshape(channels, -1, part.shape[1]).swapaxes(0, 1)
+            into = tile[rows].reshape(*turned.shape[:2], width)
+            into[..., : part.shape[1]] = turned
+            into[..., part.shape[1] :] = 0
+        position, column = position + tile.size, column + width
     return packed
 
 
-def _order(spec: MatmulSpec) -> np.ndarray:
-    """The rows of w in the order of an image in blocks: block of channels, pixel, channel."""
-    rows = np.arange(spec.depth).reshape(spec.channels, spec.pixels)
-    blocks = range(0, spec.channels, spec.lanes)
-    return np.concatenate([rows[first : first + spec.lanes].T.ravel() for first in blocks])
+def _portions(spec: MatmulSpec) -> Iterator[tuple[slice, int]]:
+    """Rows of w that are packed together, and of how many channels they are.
+
+    The rows of an image in blocks are in the order block of channels, pixel, channel.
+    """
+    if not spec.channels:
+        for first in range(0, spec.depth, PORTION):
+            yield slice(first, min(first + PORTION, spec.depth)), 1
+    for first in range(0, spec.channels, spec.lanes):
+        channels = min(spec.lanes, spec.channels - first)
+        yield slice(first * spec.pixels, (first + channels) * spec.pixels), channels
 
 
 def emit(
