@@ -3,8 +3,9 @@
     python benchmarks/boundaries.py [--threads 1] [--precision exact] [--seconds S] [--record]
 
 The same layer with each boundary in turn, between two others as in a net, and the time of its own
-step alone. `padded` is the way that
-a boundary would go otherwise: a step that makes a padded copy, and the convolution of that.
+step alone. `padded` is the way that a boundary would go otherwise: a step that makes a padded
+copy, and the convolution of that. `products` is how many times as many products there are as
+with zeros, where those of the border are left out: kernels that add one by one cannot take less.
 With --record rows go to results/boundaries.jsonl.
 """
 
@@ -27,6 +28,7 @@ from cnnir.ops.boundary import MODES
 FIRST_LAYER = 4  # channels up to which nothing is in front
 MEASURED = "measured"
 WORDS = ("zero", *MODES, "padded")
+COLUMNS = (*WORDS[1:], "products")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,15 @@ class Layer:
         g.output(g.add("conv", y, _weights(g, self.filters, self.filters, rank, 1)))
         return g
 
+    def products(self) -> float:
+        """Those of all taps and results, as a multiple of those that do not see padding."""
+        around, ratio = self.kernel // 2, 1.0
+        for size in self.sizes:
+            starts = range(-around, size + around - self.kernel + 1, self.stride)
+            seen = sum(min(start + self.kernel, size) - max(start, 0) for start in starts)
+            ratio *= len(starts) * self.kernel / seen
+        return ratio
+
 
 def _weights(g: Graph, filters: int, channels: int, rank: int, size: int) -> Value:
     shape = (filters, channels, *(size,) * rank)
@@ -71,6 +82,7 @@ LAYERS = (
     Layer("3x3 64>64 56x56", 64, 64, (56, 56), 3),
     Layer("3x3 128>128 28x28", 128, 128, (28, 28), 3),
     Layer("3x3 256>256 14x14", 256, 256, (14, 14), 3),
+    Layer("3x3 128>128 7x7", 128, 128, (7, 7), 3),
     Layer("3x3/2 128>128 56x56", 128, 128, (56, 56), 3, 2),
     Layer("5x5 32>64 56x56", 32, 64, (56, 56), 5),
     Layer("7x7 3>32 224x224", 3, 32, (224, 224), 7),
@@ -81,6 +93,7 @@ LAYERS = (
     Layer("9 64>64 4096", 64, 64, (4096,), 9),
     Layer("3x3x3 16>32 24x24x24", 16, 32, (24, 24, 24), 3),
     Layer("15x15 1 512x512", 1, 1, (512, 512), 15),
+    Layer("depthwise 15x15 64 56x56", 64, 64, (56, 56), 15, 1, 64),
     Layer("depthwise 31x31 8 128x128", 8, 8, (128, 128), 31, 1, 8),
 )
 
@@ -107,7 +120,8 @@ def measure(layer: Layer, threads: int, precision: str, seconds: float) -> dict[
     kernel = next(s.kernel for s in runs["zero"].plan.steps if MEASURED in s.sources)
     row: dict[str, object] = {"layer": layer.name, "kernel": kernel, "threads": threads}
     row |= {"precision": precision, "zero_us": round(best["zero"] * 1e6, 1)}
-    return row | {word: round(best[word] / best["zero"], 3) for word in WORDS[1:]}
+    row |= {word: round(best[word] / best["zero"], 3) for word in WORDS[1:]}
+    return row | {"products": round(layer.products(), 3)}
 
 
 def main() -> None:
@@ -119,12 +133,12 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="append to results/boundaries.jsonl")
     options = parser.parse_args()
     machine = context()
-    print(f"{'layer':26} {'kernel':13} {'zero':>9}  " + "  ".join(f"{w:>9}" for w in WORDS[1:]))
+    print(f"{'layer':26} {'kernel':13} {'zero':>9}  " + "  ".join(f"{w:>9}" for w in COLUMNS))
     for layer in LAYERS:
         if options.only not in layer.name:
             continue
         row = measure(layer, options.threads, options.precision, options.seconds)
-        ratios = "  ".join(f"{row[w]:9.3f}" for w in WORDS[1:])
+        ratios = "  ".join(f"{row[w]:9.3f}" for w in COLUMNS)
         print(f"{layer.name:26} {row['kernel']:13} {row['zero_us']:6.1f} us  {ratios}", flush=True)
         if options.record:
             append("boundaries", row | machine)

@@ -47,6 +47,8 @@ class FakeDriver:
         self.waited: list[tuple[int, int]] = []
         """(stream, the one whose work it was told to wait for)."""
         self.functions: dict[str, Any] = {}
+        self.owner: dict[str, str] = {}
+        self.modules: dict[int, str] = {}
         self.parameters: dict[str, int] = {}
         """How many a function has, as machine code would know."""
         self.wide: dict[str, int] = {}
@@ -79,13 +81,16 @@ class FakeDriver:
     def compiled(self, texts: Mapping[str, str], arch: str, cache: DiskCache | None) -> Built:
         """In place of NVRTC: functions of the emulator."""
         assert arch == "sm_90a"
-        names = {n for t in texts.values() for n in re.findall(r"\b(\w+)\(\n    int\* error", t)}
-        functions = {name: Launch((1, 1, 1), (1, 1, 1)) for name in names}
+        found = {t: re.findall(r"\b(\w+)\(\n    int\* error", texts[t]) for t in texts}
+        owner = {name: text for text, names in found.items() for name in names}
+        functions = {name: Launch((1, 1, 1), (1, 1, 1)) for name in owner}
+        self.owner |= owner
         self.functions |= Emulator().load(texts, functions).functions
         for text in texts.values():
             for name, listed in re.findall(r"\b(\w+)\(\n    (int\* error.*?)\) \{", text, re.S):
                 self.parameters[name] = listed.count(",") + 1
-        return Built({t: t.encode() for t in texts}, {n: Resources(32, 0) for n in names}, ())
+        resources = {name: Resources(32, 0) for name in owner}
+        return Built({text: text.encode() for text in texts}, resources, owner, ())
 
     def do_cuInit(self, flags: int) -> None:
         assert flags == 0
@@ -134,14 +139,14 @@ class FakeDriver:
         self.waited.append((stream, event[1]))
 
     def do_cuModuleLoadData(self, image: int) -> int:
-        assert ctypes.string_at(image, 1)
+        self.modules[image] = ctypes.string_at(image).decode()
         return image
 
     def do_cuModuleUnload(self, module: int) -> None:
         assert module
 
     def do_cuModuleGetFunction(self, module: int, name: bytes) -> str:
-        assert name.decode() in self.functions
+        assert self.owner[name.decode()] == self.modules[module], "not in this module"
         return name.decode()
 
     def do_cuFuncSetAttribute(self, function: str, which: Any, value: int) -> None:

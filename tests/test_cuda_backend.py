@@ -6,18 +6,20 @@ import sys
 from itertools import product
 
 import numpy as np
+import onnx
 import pytest
 from cuda_harness import needs_compiler, needs_nvrtc, nvrtc_compile
 from fake_driver import fake_driver
 from samples import assert_close
 from test_cuda_gemm import residual_net
 from test_llvm_printer import TOLERANCE
-from test_real_models import LIGHT
+from test_real_models import LIGHT, with_random_weights
 
 from cnnir import compile, load
 from cnnir.backends.cuda import build, build_on, nvrtc, print_graph
 from cnnir.backends.cuda.driver import Gpu
 from cnnir.backends.cuda.emulator import Emulator
+from cnnir.backends.cuda.launch import Launch
 from cnnir.backends.cuda.plan import plan
 from cnnir.backends.cuda.target import CudaTarget
 from cnnir.errors import BackendError, IRError, LimitError, RuntimeError
@@ -102,7 +104,8 @@ QUICK = [("squeezenet", "exact", "sm_80"), ("squeezenet", "f16", "sm_90a")]
 )
 def test_architectures_compile_without_spills(name: str, precision: str, arch: str):
     needs_nvrtc()
-    graph = load(LIGHT / f"light_{name}.onnx")
+    # with the weights of the file, which are all equal, a convolution has one filter
+    graph = load(with_random_weights(onnx.load(LIGHT / f"light_{name}.onnx"), seed=3))
     optimise(graph)
     program = build(graph.clone, arch=arch, precision=precision, cache=False)
     assert not any("spills" in note for note in program.plan.notes)
@@ -256,6 +259,17 @@ def test_a_run_by_way_of_a_driver(monkeypatch: pytest.MonkeyPatch):
         assert program.resident_seconds(3) > 0 and fake.launched > before
         executable.close()
     assert not fake.memory
+
+
+def test_functions_are_found_in_their_own_modules(monkeypatch: pytest.MonkeyPatch):
+    """Whatever the names: one begins as another does, and they are no names of their texts."""
+    needs_compiler()
+    fake_driver(monkeypatch)
+    head = 'extern "C" __global__ void {}(\n    int* error) {{}}'
+    texts = {"k": head.format("k_1"), "k_1": head.format("k") + head.format("k_12")}
+    one = Launch((1, 1, 1), (1, 1, 1))
+    loaded = Gpu().load(texts, {"k": one, "k_1": one, "k_12": one})
+    assert sorted(loaded.functions) == ["k", "k_1", "k_12"]
 
 
 def test_a_wrong_index_by_way_of_a_driver(monkeypatch: pytest.MonkeyPatch):

@@ -9,6 +9,8 @@ from gemm_harness import conv
 from samples import assert_close
 from test_cuda_backend import small_net
 from test_cuda_gemm import SHAPES, residual_net
+from test_cuda_transposed import SHAPES as TRANSPOSED
+from test_cuda_transposed import WAYS, checked, transposed
 from test_llvm_printer import TOLERANCE
 
 from cnnir import compile
@@ -27,7 +29,7 @@ def test_a_small_net(dtype: str):
     on_device()
     g = small_net(dtype)
     x = np.random.default_rng(1).standard_normal((2, 3, 11, 9)).astype(g.inputs[0].type.numpy)
-    executable = compile(g, "cuda", cache=False)
+    executable = compile(g, "cuda", cache=False, precision="exact")
     for mine, want in zip(executable(x), evaluate(g, [x]), strict=True):
         if is_float(TensorType.of(want).dtype):
             assert_close(mine, want, TOLERANCE[dtype])
@@ -70,6 +72,15 @@ def test_convolutions(name: str, precision: str, tolerance: float):
     want = evaluate(g, [array], "f64")[0]
     assert np.abs(executable(array) - want).max() <= tolerance * np.abs(want).max()
     executable.close()
+
+
+@pytest.mark.parametrize("weights", WAYS)
+@pytest.mark.parametrize("precision", [precision for precision, _ in PRECISIONS])
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed_convolutions(name: str, precision: str, weights: str):
+    on_device()
+    (kernel,) = checked(transposed(*TRANSPOSED[name], weights), precision, "cuda")
+    assert kernel.startswith("phased_")
 
 
 def test_a_wrong_index():

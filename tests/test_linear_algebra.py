@@ -148,6 +148,29 @@ def test_the_quick_proof_never_denies_a_rank(shape: tuple[int, int]) -> None:
     assert factor._exceeds(full, 150, 1e-6), "it has to be of use for what is common"
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-10, 1e-7])
+@pytest.mark.parametrize(("rank", "small"), [(3, True), (12, True), (60, False)])
+def test_low_ranks_need_no_full_decomposition(
+    rank: int, small: bool, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random columns find what singular values would; where they do not, those are taken."""
+    rng, tolerance = RNG(6), 5e-7
+    matrices = low_rank(rng, 3, 300, 200, rank) + noise * rng.standard_normal((3, 300, 200))
+    svd, heights = np.linalg.svd, []
+    whole = svd(matrices, compute_uv=False)
+    monkeypatch.setattr(
+        np.linalg, "svd", lambda a, **options: heights.append(a.shape[1]) or svd(a, **options)
+    )
+    found = factor.factors(matrices, 100, tolerance)
+    assert found is not None and (heights == [16]) == (small and noise < 1e-8)
+    norms = np.linalg.norm(whole, axis=1)
+    left = np.linalg.norm(whole[:, found.rank :], axis=1)
+    assert (left <= tolerance * norms).all()
+    assert (np.linalg.norm(whole[:, found.rank - 1 :], axis=1) > tolerance * norms).any()
+    error = np.linalg.norm(found.left @ found.right - matrices) / np.linalg.norm(matrices)
+    assert found.error == pytest.approx(error, rel=1e-3, abs=1e-14)
+
+
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 2), (2,)])
 def test_kernels_split_over_any_axes(axes: tuple[int, ...]) -> None:
     rng, groups = RNG(4), 2

@@ -22,6 +22,9 @@ class Built:
 
     cubins: dict[str, bytes]
     resources: dict[str, Resources]
+    """By function, as is the next."""
+    owner: dict[str, str]
+    """The text that a function is in."""
     notes: tuple[str, ...]
 
     @property
@@ -57,8 +60,9 @@ def compiled(texts: Mapping[str, str], arch: str, cache: DiskCache | None = None
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = dict(zip(texts, pool.map(one, texts.values()), strict=True))
     resources = {name: r for _, used in made.values() for name, r in used.items()}
+    owner = {name: text for text, (_, used) in made.items() for name in used}
     cubins = {name: cubin for name, (cubin, _) in made.items()}
-    return Built(cubins, resources, tuple(cache.notes()) if cache is not None else ())
+    return Built(cubins, resources, owner, tuple(cache.notes()) if cache is not None else ())
 
 
 def _packed(cubin: bytes, used: dict[str, Resources]) -> bytes:

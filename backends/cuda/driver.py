@@ -54,9 +54,9 @@ class Gpu:
     def load(self, texts: Mapping[str, str], launches: Mapping[str, Launch]) -> Binary:
         built = compiled(texts, self.arch, self._cache)
         functions = {}
-        owner = {name: self._module(cubin) for name, cubin in built.cubins.items()}
+        modules = {text: self._module(cubin) for text, cubin in built.cubins.items()}
         for name, launch in launches.items():
-            module = next(m for text, m in owner.items() if name.startswith(text))
+            module = modules[built.owner[name]]
             function = self._ask("cuModuleGetFunction", module, name.encode())
             if launch.shared_bytes > SHARED_LIMIT:
                 kind = self._context.driver.CUfunction_attribute

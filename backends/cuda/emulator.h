@@ -55,6 +55,7 @@ static Group warps[MOST_THREADS / 32], warpgroups[MOST_THREADS / 128];
 static char* stacks;
 static unsigned char* shared;
 static int count, running, alive, at_barrier, shared_bytes;
+static unsigned long long ready[MOST_THREADS / 64];  // a bit for each thread that is READY
 static unsigned short unseen[MOST_SHARED / 16];  // who copied 16 bytes that no fence has shown
 static bool last_first, early;  // which thread runs ahead; copies at once
 static char fault[200];
@@ -121,10 +122,16 @@ static void stop(const char* what) {
   leave(fibers[running]);
 }
 
+static void become(int thread, State state) {
+  const unsigned long long bit = 1ull << thread % 64;
+  fibers[thread].state = state;
+  if (state == READY) ready[thread / 64] |= bit;
+  else ready[thread / 64] &= ~bit;
+}
+
 static void rest(State state) {
-  Fiber& f = fibers[running];
-  f.state = state;
-  leave(f);
+  become(running, state);
+  leave(fibers[running]);
 }
 
 // ---- what threads do together
@@ -132,13 +139,13 @@ static void rest(State state) {
 static void release_barrier() {
   if (!at_barrier || at_barrier < alive) return;
   for (int k = 0; k < count; ++k)
-    if (fibers[k].state == AT_BARRIER) fibers[k].state = READY;
+    if (fibers[k].state == AT_BARRIER) become(k, READY);
   at_barrier = 0;
 }
 
 static void barrier() {
   ++at_barrier;
-  fibers[running].state = AT_BARRIER;
+  become(running, AT_BARRIER);
   release_barrier();
   if (fibers[running].state != READY) leave(fibers[running]);
 }
@@ -157,7 +164,7 @@ template <int N, class Step> static void together(const void* which, void* mine,
   for (int k = 0; k < N; ++k) all[k] = fibers[first + k].operands;
   step(all);
   group.arrived = 0;
-  for (int k = 0; k < N; ++k) fibers[first + k].state = READY;
+  for (int k = 0; k < N; ++k) become(first + k, READY);
 }
 
 static void warp_barrier() {
@@ -173,15 +180,17 @@ static void begin() {
   --alive;
   if (warps[running / 32].arrived || warpgroups[running / 128].arrived)
     fail("a thread ends while its warp waits in a common step");
-  f.state = DONE;
+  become(running, DONE);
   release_barrier();
   leave(f);
 }
 
 static int next_ready() {
-  for (int k = 0; k < count; ++k) {
-    const int at = last_first ? count - 1 - k : k;
-    if (fibers[at].state == READY) return at;
+  const int words = MOST_THREADS / 64;
+  for (int k = 0; k < words; ++k) {
+    const int at = last_first ? words - 1 - k : k;
+    if (ready[at]) return at * 64 + (last_first ? 63 - __builtin_clzll(ready[at])
+                                                : __builtin_ctzll(ready[at]));
   }
   return -1;
 }
@@ -195,12 +204,13 @@ static void run_block(Three size) {
   memset(warps, 0, sizeof warps);
   memset(warpgroups, 0, sizeof warpgroups);
   memset(unseen, 0, shared_bytes / 16 * sizeof *unseen);
+  memset(ready, 0, sizeof ready);
   alive = count;
   at_barrier = 0;
   for (int k = 0; k < count; ++k) {
     Fiber& f = fibers[k];
     f.id = {k % size.x, k / size.x % size.y, k / (size.x * size.y)};
-    f.state = READY;
+    become(k, READY);
     f.waiting = f.groups = 0;
     ++warps[k / 32].members;
     ++warpgroups[k / 128].members;

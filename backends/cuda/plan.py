@@ -150,9 +150,7 @@ class _Planner(Planner):
             return self.in_layout(value, replace(last_of(value), storage=storage))
         key, layout = (value, channels, storage), ChannelsLast(channels, storage)
         if key not in self.wider:
-            self.wider[key] = self._made(
-                "pad", value, layout, padding=_channels_behind(value, more)
-            )
+            self.wider[key] = self._made("pad", value, layout, padding=_behind(value, 1, more))
         return self.home[self.wider[key]]
 
     def _images_last(self, value: Value, storage: str) -> Slot:
@@ -168,12 +166,13 @@ class _Planner(Planner):
         """Weights of run time in the order that a template wants."""
         storage, more = offer.template.storage, 0
         if offer.result == "channels last":
-            more = offer.spec.channels - value.type.shape[1]
+            more = offer.spec.channels - value.type.shape[offer.channel_axis]
         key = (value, offer.turn, more, storage)
         if key not in self.turned:
             turned = value
             if more:
-                turned = self._made("pad", value, PLAIN, padding=_channels_behind(value, more))
+                padding = _behind(value, offer.channel_axis, more)
+                turned = self._made("pad", value, PLAIN, padding=padding)
             if offer.turn:
                 turned = self._made("transpose", turned, Plain(storage), perm=offer.turn)
             self.turned[key] = turned
@@ -208,10 +207,10 @@ def _behind_views(values: Iterable[Value]) -> Iterator[Value]:
             value = operands[0]
 
 
-def _channels_behind(value: Value, more: int) -> tuple[int, ...]:
-    """The padding that gives a value more channels."""
+def _behind(value: Value, axis: int, more: int) -> tuple[int, ...]:
+    """The padding that gives a value more elements behind the last of an axis."""
     rank = value.type.rank
-    return (0,) * (rank + 1) + (more,) + (0,) * (rank - 2)
+    return (0,) * (rank + axis) + (more,) + (0,) * (rank - 1 - axis)
 
 
 def last_of(value: Value) -> Plain | ChannelsLast:

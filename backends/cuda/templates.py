@@ -15,10 +15,12 @@ import numpy as np
 
 from cnnir.backends.cuda.epilogue import Epilogue
 from cnnir.backends.cuda.kernels.depthwise import Depthwise
+from cnnir.backends.cuda.kernels.gemm import Gemm
 from cnnir.backends.cuda.kernels.gemm_fma import FmaGemm
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
 from cnnir.backends.cuda.kernels.gemm_tensor import TensorGemm
 from cnnir.backends.cuda.kernels.gemm_warpgroup import WarpgroupGemm
+from cnnir.backends.cuda.kernels.phased import PhasedGemm, PhasedSpec
 from cnnir.backends.cuda.layout import Order
 from cnnir.backends.cuda.schedule import Code
 from cnnir.backends.cuda.target import CudaTarget
@@ -89,6 +91,11 @@ class Offer:
         return [replace(self, tile=tile, seconds=seconds) for tile, seconds in ranked[:most]]
 
     @property
+    def channel_axis(self) -> int:
+        """That of weights of run time whose neighbours are multiplied by neighbours in x."""
+        return self.turn[-1 if self.template.fastest == "depth" else -2]
+
+    @property
     def packing(self) -> str:
         """The order in which constant weights are wanted: equal ones of a param share bytes."""
         return f"{self.template.order}, {self.spec.groups} groups of {self.spec.group_channels}"
@@ -156,52 +163,89 @@ def offers(graph: Graph, node: Node, target: CudaTarget) -> Found:
 
 def _conv(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
     x, w, *rest = operands
-    constant = graph.array(w) is not None
     rank, attrs = x.type.rank - 2, anchor.attrs
+    border = tuple(attrs["padding"]) or (0,) * 2 * rank
+    if set(reads(attrs["boundary"], border)) != {ZERO}:
+        return [], [f"boundary {', '.join(attrs['boundary'])}, templates have zeros"]
     if rank > 2:
         return [], [f"{rank} spatial axes, templates have 2"]
+    spec = GemmSpec(filters=w.type.shape[0], **_window(graph, anchor, operands))
+    taps = tuple(range(2, rank + 2))
+    turns = {"depth": (0, *taps, 1), "filters": (*taps, 1, 0)}
+    return _filtered(spec, x, w, rest, target, _with_channels, turns, _by_preference(target))
+
+
+def _conv_transpose(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
+    x, w, *rest = operands
+    rank, groups = x.type.rank - 2, anchor.attrs["groups"]
+    if rank > 2:
+        return [], [f"{rank} spatial axes, templates have 2"]
+    spec = PhasedSpec(filters=groups * w.type.shape[1], **_window(graph, anchor, operands))
+    taps = tuple(range(2, rank + 2))
+    turns = {"depth": (1, *taps, 0), "filters": (*taps, 0, 1)}
+
+    def turned(w: np.ndarray, spec: GemmSpec) -> np.ndarray:
+        """w[c,f/groups,*kernel] as [f,c/groups,*kernel]."""
+        apart = w.reshape(groups, -1, *w.shape[1:]).swapaxes(1, 2)
+        return _with_channels(apart.reshape(spec.filters, -1, *w.shape[2:]), spec)
+
+    return _filtered(spec, x, w, rest, target, turned, turns, _phased(target))
+
+
+def _window(graph: Graph, anchor: Node, operands: list[Any]) -> dict[str, Any]:
+    """What of a GemmSpec a convolution and its transpose have alike."""
+    x, w, *rest = operands
+    rank, attrs = x.type.rank - 2, anchor.attrs
 
     def two(values: tuple[int, ...], default: int) -> tuple[int, int]:
         """Values of both axes; the first axis of 1-D images has size 1."""
         given = tuple(values) or (default,) * rank
         return (default, *given) if rank == 1 else given  # type: ignore[return-value]
 
-    border = tuple(attrs["padding"]) or (0,) * 2 * rank
-    if set(reads(attrs["boundary"], border)) != {ZERO}:
-        return [], [f"boundary {', '.join(attrs['boundary'])}, templates have zeros"]
-    begins = border[:rank]
-    spec = GemmSpec(
-        images=x.type.shape[0],
-        channels=x.type.shape[1],
-        sizes=two(x.type.shape[2:], 1),
-        filters=w.type.shape[0],
-        out=two(anchor.results[0].type.shape[2:], 1),
-        kernel=two(w.type.shape[2:], 1),
-        stride=two(attrs["stride"], 1),
-        dilation=two(attrs["dilation"], 1),
-        padding=two(begins, 0),
-        groups=attrs["groups"],
-        bias=bool(rest and rest[0] is not None),
-        packed=constant,
-    )
+    return {
+        "images": x.type.shape[0],
+        "channels": x.type.shape[1],
+        "sizes": two(x.type.shape[2:], 1),
+        "out": two(anchor.results[0].type.shape[2:], 1),
+        "kernel": two(w.type.shape[2:], 1),
+        "stride": two(attrs["stride"], 1),
+        "dilation": two(attrs["dilation"], 1),
+        "padding": two(tuple(attrs["padding"])[:rank], 0),
+        "groups": attrs["groups"],
+        "bias": bool(rest and rest[0] is not None),
+        "packed": graph.array(w) is not None,
+    }
+
+
+def _filtered(
+    spec: GemmSpec,
+    x: Value,
+    w: Value,
+    rest: list[Any],
+    target: CudaTarget,
+    weights: Callable[[np.ndarray, GemmSpec], np.ndarray],
+    turns: dict[str, tuple[int, ...]],
+    templates: Iterator[tuple[Template, ...]],
+) -> Found:
+    """Offers for images that become images; as `_products` has it."""
     bias = [(rest[0], "plain")] if spec.bias else []
-    given = ((x, "channels last"), (w, "packed" if constant else "arranged"), *bias)
-    taps = tuple(range(2, rank + 2))
-    turns = {} if constant else {"depth": (0, *taps, 1), "filters": (*taps, 1, 0)}
-    spec = _whole_vectors(spec, x, target)
-    return _products(spec, given, "channels last", target, _with_channels, turns)
+    given = ((x, "channels last"), (w, "packed" if spec.packed else "arranged"), *bias)
+    spec, turns = _whole_vectors(spec, x, target), {} if spec.packed else turns
+    return _products(spec, given, "channels last", target, weights, turns, templates)
 
 
 def _whole_vectors(spec: GemmSpec, x: Value, target: CudaTarget) -> GemmSpec:
     """More channels, of zeros, where x has to be copied anyway: tensor cores want them by fours.
 
     Operands of 16 bits come two at a time at least, so an odd number is worth a copy too; weights
-    of run time have rows of whole chunks of 16 bytes only if channels come by eights.
+    of run time have rows of whole chunks of 16 bytes only if channels come by eights, and so have
+    the taps of a phase.
     """
     copied = x.node.kind == "input" or (target.storage and spec.channels % 2)
     if target.precision == "exact" or spec.groups > 1 or not copied:
         return spec
-    unit = 8 if target.storage and not spec.packed else 4
+    chunks = not spec.packed or isinstance(spec, PhasedSpec)
+    unit = 8 if target.storage and chunks else 4
     return replace(spec, channels=-(-spec.channels // unit) * unit)
 
 
@@ -233,7 +277,7 @@ def _matmul(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget)
     given = ((x, "plain"), (w, "packed" if constant else "arranged"))
     *some, depth, filters = range(w.type.rank)
     turns = {} if constant else {"depth": (*some, filters, depth)}
-    return _products(spec, given, "plain", target, lambda w, _: w.T, turns)
+    return _products(spec, given, "plain", target, lambda w, _: w.T, turns, _by_preference(target))
 
 
 def _weight_grad(graph: Graph, anchor: Node, operands: list[Any], target: CudaTarget) -> Found:
@@ -257,7 +301,9 @@ def _weight_grad(graph: Graph, anchor: Node, operands: list[Any], target: CudaTa
     )
     turns: dict[str, tuple[int, ...]] = {"depth": (1, 2, 3, 0), "filters": (2, 3, 0, 1)}
     given = ((x, "images last"), (dy, "arranged"))
-    return _products(spec, given, "filters last", target, _with_channels, turns)
+    return _products(
+        spec, given, "filters last", target, _with_channels, turns, _by_preference(target)
+    )
 
 
 def _products(
@@ -267,13 +313,14 @@ def _products(
     target: CudaTarget,
     weights: Callable[[np.ndarray, GemmSpec], np.ndarray],
     turns: dict[str, tuple[int, ...]],
+    templates: Iterator[tuple[Template, ...]],
 ) -> Found:
     """weights: those of the node as [filter, channel, *kernel] of the spec. turns: the axes of
-    weights of run time by what a template wants fastest."""
+    weights of run time by what a template wants fastest. templates: by preference."""
     rejected = ["tensor cores: precision exact"] if target.precision == "exact" else []
-    for templates in _by_preference(target):
+    for equals in templates:
         found = []
-        for template in templates:
+        for template in equals:
             if reason := template.reject(spec):
                 rejected.append(f"{template.kind}: {reason}")
                 continue
@@ -300,8 +347,16 @@ def _by_preference(target: CudaTarget) -> Iterator[tuple[Template, ...]]:
     yield (_DEPTHWISE[target.storage],)
 
 
+def _phased(target: CudaTarget) -> Iterator[tuple[Template, ...]]:
+    """Those for products, phase by phase."""
+    for templates in _by_preference(target):
+        if found := tuple(PhasedGemm(t) for t in templates if isinstance(t, Gemm)):
+            yield found
+
+
 _MAKERS: dict[str, Callable[[Graph, Node, list[Any], CudaTarget], Found]] = {
     "conv": _conv,
+    "conv_transpose": _conv_transpose,
     "matmul": _matmul,
     "conv_weight_grad": _weight_grad,
 }

@@ -299,8 +299,14 @@ class Builder:
         return self.ir.shuffle_vector(first, self._nothing, self._all_first)
 
     def shuffle(self, x: ir.Value, lanes: Sequence[int]) -> ir.Value:
-        indices = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
-        return self.ir.shuffle_vector(x, ir.Poison(x.type), indices)
+        """Lanes of one vector."""
+        return self.blend(x, ir.Poison(x.type), lanes)
+
+    def blend(self, x: ir.Value, y: ir.Value, lanes: Sequence[int]) -> ir.Value:
+        """Lanes of two vectors, those of y counted on from those of x."""
+        return self.ir.shuffle_vector(
+            x, y, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
+        )
 
     def broadcast(self, pointer: ir.Value, offset: Index = 0) -> ir.Value:
         return self.splat(self.load(pointer, offset))

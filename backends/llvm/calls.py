@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cnnir.backends.llvm.ir as ir
 from cnnir.backends.fused import canonical
@@ -75,8 +75,9 @@ class TemplateKernel:
         offer = self.offer
         layouts = [slot.layout for slot in self.slots]
         first = len(offer.operands)
+        width = replace(target, lanes=offer.spec.lanes)
         epilogue = epilogue_of(
-            self.node, self.anchor, self.extra, layouts, self.result, first, target
+            self.node, self.anchor, self.extra, layouts, self.result, first, width
         )
         code = offer.template.emit(
             module, name, offer.spec, offer.tiling, epilogue, len(self.slots)

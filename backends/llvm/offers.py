@@ -113,6 +113,8 @@ def _conv(work: Work, plain: bool, target: Target, lanes: int) -> Found:
         if reason:
             rejected.append(f"{kind}: {reason}")
             continue
+        if template is fft_conv:
+            wanted = fft_conv.fitted(wanted, target)
         # cut for the threads by transforms alone, which else would lose by it what they gain
         tiling = tiling_of(template, wanted, target if template in TRANSFORMS else alone)
         seconds = predicted(template, wanted, target)

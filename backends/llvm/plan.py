@@ -9,6 +9,8 @@ This stage decides; `place.py` gives addresses, `emit.py` writes code.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from cnnir.backends.fused import (
     anchor_of,
     copy_node,
@@ -26,6 +28,15 @@ from cnnir.backends.llvm.layout import Blocked, Padded, Plain
 from cnnir.backends.llvm.offers import Offer, Work, offers, variants
 from cnnir.backends.llvm.packing import Packed, PackKernel, origin
 from cnnir.backends.llvm.pooled import pool_behind, pooled, with_pool
+from cnnir.backends.llvm.rearranged import (
+    Channel,
+    ChannelsKernel,
+    moves_channels,
+    runs,
+    sources,
+    spec_of,
+    waiting,
+)
 from cnnir.backends.llvm.reasons import by_measuring, by_prediction
 from cnnir.backends.llvm.schedule import PackedParam, Pointer, Schedule, Slot
 from cnnir.backends.llvm.target import CpuTarget
@@ -67,6 +78,7 @@ class _Planner(Planner):
             l1=target.l1,
             l2=target.l2,
             fmas=target.fmas,
+            halved=target.halved,
             threads=threads,
             exact=exact,
         )
@@ -77,17 +89,25 @@ class _Planner(Planner):
         """Why pools are not computed by the convolution before them."""
         self.deferred = deferred(graph)
         """Nodes that get no step unless somebody needs their result as it is."""
+        self.waiting = waiting(graph, target.lanes) - self.deferred
+        """The same, of nodes that only move channels of what is in blocks."""
+        self.moved: dict[Value, list[Channel]] = {}
+        """Where the channels of their results come from."""
 
     def node(self, node: Node) -> None:
         """Plan one node."""
         if node in self.deferred or node.results[0] in self.home:  # a pool may be computed
+            return
+        if node in self.waiting and self._waits(node):
             return
         work = self._work(node)
         first = next((v for v in work.operands if v in self.home), None)
         plain = first is None or self.home[first].layout == self.plain
         found, rejected = offers(work, plain, self.machine, self.lanes)
         if not found:
-            self._needed(node)
+            if self._rearranged(node):
+                return
+            self._needed(node.operands)
             if not any(way(node) for way in (self.view, self._flat, self._slice, self._concat)):
                 self.loops(node, rejected)
             return
@@ -102,12 +122,15 @@ class _Planner(Planner):
                 found = both
         self._template(work, found, rejected, pool)
 
-    def _needed(self, node: Node) -> None:
-        """Plan what was deferred and this node wants as it is."""
-        for value in node.operands:
-            if value is not None and value.node in self.deferred:
-                self.deferred.discard(value.node)
-                self.node(value.node)
+    def _needed(self, values: Sequence[Value | None]) -> None:
+        """Plan what was deferred and is wanted as it is."""
+        for value in values:
+            if value is None or not (value.node in self.deferred or value.node in self.waiting):
+                continue
+            self.deferred.discard(value.node)
+            self.waiting.discard(value.node)
+            self.moved.pop(value, None)
+            self.node(value.node)
 
     # ---- steps that only say where things are
 
@@ -168,6 +191,32 @@ class _Planner(Planner):
         return made and slot not in self.schedule.aliases
 
     # ---- steps that compute
+
+    def _waits(self, node: Node) -> bool:
+        """Whether others read through a node; it says where its channels come from."""
+        if not moves_channels(node, self.lanes):
+            return True  # the inside of a shuffle
+        found = sources(node, self.moved)
+        if self._in_blocks({value: None for value, _ in found}) <= 0:
+            return False
+        self.moved[node.results[0]] = found
+        return True
+
+    def _rearranged(self, node: Node) -> bool:
+        """Channels of tensors that are in blocks, for the most part, are put together."""
+        cut = node.name == "slice" and node.operands[0] in self.moved
+        if not (cut or moves_channels(node, self.lanes)):
+            return False
+        values, parts = runs(sources(node, self.moved))
+        if self._in_blocks(values) <= 0:
+            return False
+        self._needed(values)
+        reads: list[Pointer] = [self.in_layout(value, self.blocked) for value in values]
+        step = step_of(node, "channels", self.blocked, [])
+        step.reason = "its channels are no whole blocks of what they come from"
+        spec = spec_of(node, parts, self.lanes)
+        self.emit(ChannelsKernel(spec, node), reads, node, self.blocked, step)
+        return True
 
     def _work(self, node: Node) -> Work:
         anchor = anchor_of(node)
@@ -272,12 +321,12 @@ class _Planner(Planner):
             return True
         if not keeps_lanes(node, self.lanes):
             return False
-        weight = 0
-        for value in node.operands:
-            slot = self.home.get(value) if value is not None else None
-            if slot is not None:
-                weight += slot.nbytes if slot.layout == self.blocked else -slot.nbytes
-        return weight > 0
+        return self._in_blocks(node.operands) > 0
+
+    def _in_blocks(self, values: Iterable[Value | None]) -> int:
+        """How many more bytes of what is there are in blocks than are not."""
+        slots = [self.home[value] for value in values if value in self.home]
+        return sum(s.nbytes if s.layout == self.blocked else -s.nbytes for s in slots)
 
     def _reads_plain(self, node: Node) -> bool:
         slots = [self.home.get(value) for value in node.operands if value is not None]

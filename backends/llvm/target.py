@@ -76,9 +76,14 @@ class CpuTarget:
         return self.has("fma") if self.x86 else True
 
     @property
+    def halved(self) -> int:
+        """Lanes of vectors that take twice as long as half of them; 0 where none do."""
+        return 16 if self.lanes == 16 and self.cpu in HALVING else 0
+
+    @property
     def fmas(self) -> int:
         """Fused multiply-adds of whole vectors that begin in a cycle, as predictions assume."""
-        return 1 if self.lanes == 16 and self.cpu in HALVING else 2
+        return 1 if self.halved else 2
 
     @property
     def registers(self) -> int:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from cnnir.errors import IRError
 from cnnir.ops.base import Cost, Op, broadcast_shapes
-from cnnir.ops.derivative import reduce_to, reshaped, scaled, total
+from cnnir.ops.derivative import reduce_to, scaled, total
 from cnnir.ops.elementwise import common_dtype, is_number
 from cnnir.ops.reduce import check_axis
 from cnnir.ops.tracing import converted, widened
@@ -93,7 +94,7 @@ class LayerNorm(Normalisation):
 
     def decompose(g, x, scale=None, bias=None, *, axis, epsilon):
         axes = tuple(range(axis, x.type.rank))
-        normal, mean, inv_std = _normalised(g, widened(g, x), axes, epsilon)
+        normal, mean, inv_std = _normalised(g, widened(g, x), _mean_over(g, axes), epsilon)
         if scale is not None:
             normal = g.add("mul", normal, widened(g, scale))
         if bias is not None:
@@ -113,7 +114,7 @@ class LayerNorm(Normalisation):
                 dn = g.add("mul", dy, widened(g, scale))
             if bias is not None:
                 dbias = reduce_to(g, dy, bias.type.shape)
-            parts.append(_normal_cotangent(g, dn, normal, inverse, axes))
+            parts.append(_normal_cotangent(g, dn, normal, inverse, _mean_over(g, axes)))
         if dmean is not None:
             parts.append(scaled(g, dmean, share))
         if dinverse is not None:
@@ -122,11 +123,19 @@ class LayerNorm(Normalisation):
         return operand_cotangents(g, (x, scale, bias), (total(g, *parts), dscale, dbias))
 
 
-def _normalised(g: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
-    """((x - mean) * inv_std, mean, inv_std) over axes, by two passes over x for precision."""
-    mean = g.add("reduce_mean", x, axes=axes)
+Mean: TypeAlias = Callable[[Any], Any]
+"""Of a value: its means, which broadcast to it."""
+
+
+def _mean_over(g: Any, axes: tuple[int, ...]) -> Mean:
+    return lambda value: g.add("reduce_mean", value, axes=axes)
+
+
+def _normalised(g: Any, x: Any, mean_of: Mean, epsilon: float) -> tuple[Any, Any, Any]:
+    """((x - mean) * inv_std, mean, inv_std), by two passes over x for precision."""
+    mean = mean_of(x)
     centred = g.add("sub", x, mean)
-    variance = g.add("reduce_mean", g.add("mul", centred, centred), axes=axes)
+    variance = mean_of(g.add("mul", centred, centred))
     inv_std = inverse_deviation(g, variance, epsilon)
     return g.add("mul", centred, inv_std), mean, inv_std
 
@@ -137,13 +146,12 @@ def inverse_deviation(g: Any, variance: Any, epsilon: float) -> Any:
     return g.add("reciprocal", g.add("sqrt", padded))
 
 
-def _normal_cotangent(g: Any, dn: Any, normal: Any, inverse: Any, axes: tuple[int, ...]) -> Any:
-    """The cotangent of x from that of n = (x - mean x) / deviation x, over axes.
+def _normal_cotangent(g: Any, dn: Any, normal: Any, inverse: Any, mean_of: Mean) -> Any:
+    """The cotangent of x from that of n = (x - mean x) / deviation x.
 
     dx = inverse * (dn - mean dn - n * mean(dn * n)) where inverse is 1 / deviation.
     """
-    along = g.add("reduce_mean", g.add("mul", dn, normal), axes=axes)
-    level = g.add("reduce_mean", dn, axes=axes)
+    along, level = mean_of(g.add("mul", dn, normal)), mean_of(dn)
     rest = g.add("sub", dn, g.add("add", level, g.add("mul", normal, along)))
     return g.add("mul", rest, inverse)
 
@@ -191,29 +199,36 @@ class GroupNorm(Normalisation):
 
     def decompose(g, x, scale, bias, *, groups, epsilon):
         rank, wide = x.type.rank, widened(g, x)
-        lines, axes = _grouped(g, wide, groups)
-        normal = reshaped(g, _normalised(g, lines, axes, epsilon)[0], x.type.shape)
+        normal = _normalised(g, wide, _group_mean(g, groups), epsilon)[0]
         scale, bias = (per_channel(g, widened(g, p), rank) for p in (scale, bias))
         return converted(g, g.add("add", g.add("mul", normal, scale), bias), x.type.dtype)
 
     def vjp(g, node, dy):
-        (x, scale, bias), groups = node.operands, node.attrs["groups"]
+        (x, scale, bias), mean_of = node.operands, _group_mean(g, node.attrs["groups"])
         dy, rank = widened(g, dy), x.type.rank
-        lines, axes = _grouped(g, widened(g, x), groups)
-        grouped, _, inverse = _normalised(g, lines, axes, node.attrs["epsilon"])
-        normal = reshaped(g, grouped, x.type.shape)
+        normal, _, inverse = _normalised(g, widened(g, x), mean_of, node.attrs["epsilon"])
         others = (0, *range(2, rank))
         dscale = g.add("reduce_sum", g.add("mul", dy, normal), axes=others, keepdims=False)
         dbias = g.add("reduce_sum", dy, axes=others, keepdims=False)
-        dn, _ = _grouped(g, g.add("mul", dy, per_channel(g, widened(g, scale), rank)), groups)
-        dx = reshaped(g, _normal_cotangent(g, dn, grouped, inverse, axes), x.type.shape)
+        dn = g.add("mul", dy, per_channel(g, widened(g, scale), rank))
+        dx = _normal_cotangent(g, dn, normal, inverse, mean_of)
         return operand_cotangents(g, (x, scale, bias), (dx, dscale, dbias))
 
 
-def _grouped(g: Any, x: Any, groups: int) -> tuple[Any, tuple[int, ...]]:
-    """x [N,C,...] such that some of its axes are a group, and those axes."""
-    (n, channels, *spatial), rank = x.type.shape, x.type.rank
-    if groups in (1, channels):
-        return x, tuple(range(1 if groups == 1 and channels != 1 else 2, rank))
-    split = g.add("reshape", x, shape=(n, groups, channels // groups, *spatial))
-    return split, tuple(range(2, rank + 1))
+def _group_mean(g: Any, groups: int) -> Mean:
+    """Of [N,C,...] the mean of each group, [N,C,1,...]: of channels, then over their means.
+
+    So x keeps its shape, and with it a layout in which channels lie side by side.
+    """
+
+    def mean(x: Any) -> Any:
+        n, channels, *spatial = x.type.shape
+        means = g.add("reduce_mean", x, axes=tuple(range(2, x.type.rank))) if spatial else x
+        if groups == channels:
+            return means
+        size = channels // groups
+        lines = g.add("reshape", means, shape=(n, groups, size))
+        each = g.add("expand", g.add("reduce_mean", lines, axes=(2,)), shape=(n, groups, size))
+        return g.add("reshape", each, shape=means.type.shape)
+
+    return mean

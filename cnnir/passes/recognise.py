@@ -1,4 +1,4 @@
-"""Activations that a model spells out in parts become the op that they are.
+"""Activations and normalisations that a model spells out become the op that they are.
 
 Matches modulo the order of factors: `_product` flattens a tree of multiplications. Expects the
 spelling of `canonical.py`, such as constants to the right.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cnnir.ir import Graph, Node, Value
 from cnnir.passes.base import RulePass
 from cnnir.passes.constants import uniform
-from cnnir.rewrite import Result, rule
+from cnnir.rewrite import Result, decline, other_uses, rule
 from cnnir.tensortype import compute_dtype, is_float
 
 
@@ -189,9 +189,46 @@ def leaky_relu_of_maximum(g: Graph, node: Node) -> Result:
     return None
 
 
+@rule("reshape", kind="reassociating")
+def group_norm_of_lines(g: Graph, node: Node) -> Result:
+    """reshape(group_norm(reshape(x), scale, bias)) => group_norm(x, scale', bias')
+
+    [the result has x's shape, [N,C,...], and some of its channels are a channel of what is
+    normalised; that one's scale and bias are theirs]
+    """
+    match node:
+        case Node(_, (Value(Node("group_norm", (lines, *parts)) as norm),)):
+            pass
+        case _:
+            return None
+    match lines:
+        case Value(Node("reshape", (Value() as x,))) if x.type == node.results[0].type:
+            if not _joins_channels(x, lines):
+                return None
+            if not g.sole_user(norm.results[0]):
+                return decline(node, other_uses(g, norm.results[0], by=node))
+            repeated = [_repeated(g, part, x.type.shape[1]) for part in parts]
+            return g.add("group_norm", x, *repeated, **norm.attrs)
+    return None
+
+
+def _joins_channels(x: Value, lines: Value) -> bool:
+    """Whether channels of a reshaped value are some neighbouring channels of x each."""
+    (n, channels, *_), (m, joined, *_) = x.type.shape, lines.type.shape
+    return n == m and joined > 0 and channels % joined == 0
+
+
+def _repeated(g: Graph, value: Value | None, size: int) -> Value:
+    """[G] as [size], each element as often as all others."""
+    assert value is not None
+    (count,) = value.type.shape
+    each = g.add("reshape", value, shape=(count, 1))
+    return g.add("reshape", g.add("expand", each, shape=(count, size // count)), shape=(size,))
+
+
 @dataclass(frozen=True)
 class Recognise(RulePass):
-    """Find activations that are spelled out."""
+    """Find activations and normalisations that are spelled out."""
 
     name = "recognise"
     rules = (
@@ -202,4 +239,5 @@ class Recognise(RulePass):
         softplus_of_exp,
         gelu_of_parts,
         leaky_relu_of_maximum,
+        group_norm_of_lines,
     )

@@ -15,10 +15,11 @@ from cnnir.rewrite import Result, decline, other_uses, rule
 
 @rule("reshape")
 def reshape_of_reshape(g: Graph, node: Node) -> Result:
-    """reshape(reshape(x)) => reshape(x)"""
+    """reshape(reshape(x)) => reshape(x), or x where that is its shape"""
     match node:
-        case Node(_, (Value(Node("reshape", (x,))),)):
-            return g.add("reshape", x, shape=node.attrs["shape"])
+        case Node(_, (Value(Node("reshape", (Value() as x,))),)):
+            same = x.type == node.results[0].type
+            return x if same else g.add("reshape", x, shape=node.attrs["shape"])
     return None
 
 

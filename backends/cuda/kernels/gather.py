@@ -52,7 +52,7 @@ RESULTS = """\
       const long long part = ((long long)blockIdx.z * BATCH + matrix) * ROWS + row;
       cn_write((float*)scratch + part * K + column, sums);
     }} else {{
-      const int of_all = matrix * ROWS + row;
+      const int of_all = {of_all};
       cn_write(y + (long long)of_all * K + column, {stored});
     }}
   }};
@@ -76,9 +76,33 @@ def piece(spec: GemmSpec, epilogue: Epilogue, widest: int) -> int:
     return next(n for n in (8, 4, 2, 1) if n <= most and spec.group_filters % n == 0)
 
 
-def results(name: str, epilogue: Epilogue) -> str:
+def results(name: str, spec: GemmSpec, epilogue: Epilogue) -> str:
     """`finish(row, column in the group, sums)`."""
-    return RESULTS.format(stored=epilogue.call(name, "sums", "of_all", "column"))
+    of_all = row_of_all(spec, "row") if spec.phase else "matrix * ROWS + row"
+    stored = epilogue.call(name, "sums", "of_all", "column")
+    return RESULTS.format(of_all=of_all, stored=stored)
+
+
+def row_of_all(spec: GemmSpec, row: str) -> str:
+    """Which row of y a row of the product is."""
+    if spec.phase is None:
+        return row
+    (height, width), (_, columns) = spec.out, spec.phase.sizes
+    (first_i, first_j), (down, right) = spec.phase.first, spec.phase.stride
+    image, i, j = f"{row} / {height * width}", f"{row} / {width} % {height}", f"{row} % {width}"
+    i = f"({image} * {spec.phase.sizes[0]} + {i} * {down} + {first_i})"
+    return f"{i} * {columns} + {j} * {right} + {first_j}"
+
+
+def term_of_all(spec: GemmSpec, term: str) -> str:
+    """Which term of w's a term of the product is."""
+    if spec.phase is None:
+        return term
+    (tap_i, tap_j), (down, right) = spec.phase.tap, spec.phase.step
+    columns, channels = max(1, spec.kernel[1]), spec.group_channels
+    i = f"({tap_i} + {term} / {channels * columns} * {down})"
+    tap = f"({i} * {spec.phase.kernel[1]} + {tap_j} + {term} / {channels} % {columns} * {right})"
+    return f"{tap} * {channels} + {term} % {channels}"
 
 
 def constants(values: dict[str, int]) -> str:

@@ -20,6 +20,7 @@ from cnnir.backends.cuda.kernels.gather import (
     piece,
     results,
     signature,
+    term_of_all,
 )
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
 from cnnir.backends.cuda.kernels.split import adding, most_splits
@@ -134,7 +135,8 @@ class Gemm(ABC):
             rows=ROWS,
             term=TERM,
             inside=INSIDE,
-            results=results(name, epilogue),
+            results=results(name, spec, epilogue),
+            depth_of_w=term_of_all(spec, "depth"),
         )
         grid = (tiles_n * tiles_m, spec.groups * spec.batch, tile.splits)
         launches = [(name, Launch(grid, (tile.threads, 1, 1), tile.shared_bytes))]

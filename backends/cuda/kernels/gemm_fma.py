@@ -88,8 +88,8 @@ extern "C" __global__ void __launch_bounds__({threads}) {name}(
     {parameters}) {{
   constexpr int {constants};
 {rows}
-  if (!SHARED_W) w += (long long)matrix * (GROUPS * DEPTH * PITCH);
-  w += (long long)group * (DEPTH * PITCH);
+  if (!SHARED_W) w += (long long)matrix * (GROUPS * WHOLE_DEPTH * PITCH);
+  w += (long long)group * (WHOLE_DEPTH * PITCH);
   CN_SHARED(shared);
   float* const xs = (float*)shared;             // [2][BK][X_PITCH]
   float* const ws = xs + 2 * BK * X_PITCH;      // [2][BK][BN]
@@ -111,14 +111,14 @@ extern "C" __global__ void __launch_bounds__({threads}) {name}(
 #pragma unroll
     for (int i = 0; i < COPIES_W; ++i) {{
       const int k = (thread + i * THREADS) / (BN / VW), n = (thread + i * THREADS) % (BN / VW) * VW;
-      const int row = tile * BK + k, column = tile_n * BN + n;
-      const bool wanted = k < BK && row < DEPTH && column < PITCH;
+      const int depth = tile * BK + k, column = tile_n * BN + n;
+      const bool wanted = k < BK && depth < DEPTH && column < PITCH;
       if constexpr (VW == 4) {{
         float4 v = {{0.0f, 0.0f, 0.0f, 0.0f}};
-        if (wanted) v = *(const float4*)(w + row * PITCH + column);
+        if (wanted) v = *(const float4*)(w + ({depth_of_w}) * PITCH + column);
         next_w[i][0] = v.x, next_w[i][1] = v.y, next_w[i][2] = v.z, next_w[i][3] = v.w;
       }} else {{
-        next_w[i][0] = wanted ? w[row * PITCH + column] : 0.0f;
+        next_w[i][0] = wanted ? w[({depth_of_w}) * PITCH + column] : 0.0f;
       }}
     }}
   }};

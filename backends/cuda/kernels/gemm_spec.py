@@ -16,6 +16,22 @@ LONGEST = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Which taps a product has and where its results go, if those are only some of all.
+
+    Result i of an axis is number `first` + i `stride` of `sizes`; tap j is number `tap` + j `step`
+    of `kernel`.
+    """
+
+    first: tuple[int, int]
+    stride: tuple[int, int]
+    sizes: tuple[int, int]
+    tap: tuple[int, int]
+    step: tuple[int, int]
+    kernel: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class GemmSpec:
     """y[b, row, f] = sum over taps and channels of x[b, row gathered, c] w[b, tap, c, f] + bias[f].
 
@@ -39,6 +55,8 @@ class GemmSpec:
     bias: bool = False
     packed: bool = True
     """Whether w is a constant, in the order that the template asks for; else [batch, depth, f]."""
+    phase: Phase | None = None
+    """Where taps and results are only some of those that w and y have."""
 
     @property
     def rows(self) -> int:
@@ -49,6 +67,11 @@ class GemmSpec:
     def depth(self) -> int:
         """Terms of a sum."""
         return prod(self.kernel) * self.group_channels
+
+    @property
+    def whole_depth(self) -> int:
+        """Terms that w has for a result."""
+        return prod(self.phase.kernel if self.phase else self.kernel) * self.group_channels
 
     @property
     def group_channels(self) -> int:
@@ -109,7 +132,7 @@ class GemmSpec:
             "K": self.filters,
             "KG": self.group_filters,
             "TAPS": prod(self.kernel),
-            "S": self.kernel[1],
+            "S": max(1, self.kernel[1]),
             "OUT_H": self.out[0],
             "OUT_W": self.out[1],
             "STRIDE_H": self.stride[0],
@@ -119,6 +142,7 @@ class GemmSpec:
             "TOP": self.padding[0],
             "LEFT": self.padding[1],
             "DEPTH": self.depth,
+            "WHOLE_DEPTH": self.whole_depth,
             "GROUPS": self.groups,
             "BATCH": self.batch,
             "SHARED_X": int(self.shared_x),

@@ -67,6 +67,8 @@ class TensorGemm(gemm.Gemm):
             return reason
         if not spec.packed and (spec.groups > 1 or spec.depth * self.size % CHUNK):
             return f"weights of run time in {spec.groups} groups of {spec.depth} terms"
+        if spec.phase and spec.group_channels * self.size % CHUNK:
+            return f"a part of the taps, {spec.group_channels} channels each: no whole chunks"
         if spec.vector(self.size) * self.size < 4:
             return f"{spec.group_channels} channels of 16 bits, copies take two at once"
         return None
@@ -93,7 +95,7 @@ class TensorGemm(gemm.Gemm):
             "PACKED": int(spec.packed),
             "VX": vector,
             "CHUNK": chunk,
-            "PITCH": -(-spec.depth // chunk) * chunk,
+            "PITCH": -(-spec.whole_depth // chunk) * chunk,
             "ROW_STEP": row_step,
             "COPIES_X": -(-tile.bm // row_step),
             "COLUMN_STEP": column_step,
@@ -158,9 +160,10 @@ extern "C" __global__ void __launch_bounds__({threads}, 1) {name}(
     for (int i = 0; i < COPIES_W; ++i) {{
       const int column = column_w + i * COLUMN_STEP;
       if (column >= BN) continue;
-      const int at = tile * BK + chunk_w * CHUNK, filter = tile_n * BN + column;
-      const bool wanted = at < PITCH && filter < KG;
-      cn_copy<16>(ws + place(column, chunk_w), w + (wanted ? filter * PITCH + at : 0), wanted);
+      const int depth = tile * BK + chunk_w * CHUNK, filter = tile_n * BN + column;
+      const bool wanted = depth < DEPTH && filter < KG;
+      const int from = wanted ? filter * PITCH + {depth_of_w} : 0;
+      cn_copy<16>(ws + place(column, chunk_w), w + from, wanted);
     }}
   }};
 

@@ -6,6 +6,7 @@ The order is fixed by shapes, so the same bits come out in every run.
 from __future__ import annotations
 
 from cnnir.backends.cuda.epilogue import Epilogue
+from cnnir.backends.cuda.kernels.gather import row_of_all
 from cnnir.backends.cuda.kernels.gemm_spec import GemmSpec
 from cnnir.backends.cuda.launch import Launch
 from cnnir.backends.cuda.target import CudaTarget
@@ -47,7 +48,8 @@ def adding(
         columns=spec.filters,
         splits=splits,
         piece=piece,
-        stored=epilogue.call(name, "sums", "row", "column"),
+        of_all=row_of_all(spec, "row"),
+        stored=epilogue.call(name, "sums", "of_all", "column"),
     )
     launch = Launch((-(-size // piece // THREADS), 1, 1), (THREADS, 1, 1))
     return text, launch, 4 * size * splits
@@ -67,6 +69,7 @@ extern "C" __global__ void __launch_bounds__({threads}) {name}_add(
 #pragma unroll
     for (int e = 0; e < {piece}; ++e) sums.at[e] += more.at[e];
   }}
-  cn_write(y + at, {stored});
+  const int of_all = {of_all};
+  cn_write(y + (long long)of_all * {columns} + column, {stored});
 }}
 """

@@ -86,6 +86,19 @@ class Transform:
         """The k of each value in turn: its root is exp(2 pi i (phase + k) / n)."""
         return np.rint(self.phases[-1] * self.n - self.phase).astype(np.int64) % self.n
 
+    @property
+    def scales(self) -> np.ndarray:
+        """What each value is multiplied with, so that `backward` gives the coefficients again."""
+        return np.full(self.n, 1 / self.n)
+
+    @property
+    def work(self) -> float:
+        """Operations on vectors for a value."""
+        return work(self.passes)
+
+    def __str__(self) -> str:
+        return " x ".join(map(str, self.passes))
+
     @cached_property
     def table(self) -> np.ndarray:
         """The factors of all passes: [block][1 to radix - 1][real, imaginary part]."""
@@ -150,6 +163,10 @@ class Area:
         self.b.vstore(value[0], at)
         self.b.vstore(value[1], at, self.b.lanes)
 
+    def behind(self, start: int) -> Area:
+        """The vectors from `start` on."""
+        return Area(self.b, self.b.at(self.pointer, 2 * start * self.b.lanes))
+
 
 def times(b: Builder, x: Complex, w: Complex, sign: int = 1) -> Complex:
     """x w, or x times the conjugate of w."""
@@ -174,7 +191,7 @@ def short(b: Builder, x: list[Complex], sign: int) -> list[Complex]:
     if n == 1:
         return x
     if n == 2:
-        return [_add(b, *x), _subtract(b, *x)]
+        return [add(b, *x), subtract(b, *x)]
     if n % 2:
         return _odd(b, x, sign)
     # n = 2 m, or 4 m where it divides
@@ -192,10 +209,10 @@ def _odd(b: Builder, x: list[Complex], sign: int) -> list[Complex]:
     """An odd n: sums and differences of x[j] and x[n - j] share their products."""
     n = len(x)
     pairs = [(x[j], x[n - j]) for j in range(1, n // 2 + 1)]
-    sums, differences = [_add(b, *p) for p in pairs], [_subtract(b, *p) for p in pairs]
+    sums, differences = [add(b, *p) for p in pairs], [subtract(b, *p) for p in pairs]
     first = x[0]
     for each in sums:
-        first = _add(b, first, each)
+        first = add(b, first, each)
     y = [first] * n
     for k in range(1, n // 2 + 1):
         even, odd = x[0], None
@@ -205,7 +222,7 @@ def _odd(b: Builder, x: list[Complex], sign: int) -> list[Complex]:
             odd = _scaled_add(b, sign * float(np.sin(angle)), difference, odd)
         assert odd is not None
         turned = b.ir.fneg(odd[1]), odd[0]
-        y[k], y[n - k] = _add(b, even, turned), _subtract(b, even, turned)
+        y[k], y[n - k] = add(b, even, turned), subtract(b, even, turned)
     return y
 
 
@@ -227,11 +244,11 @@ def _rotated(b: Builder, x: Complex, k: int, n: int) -> Complex:
     return times(b, x, (b.splat(c), b.splat(s)))
 
 
-def _add(b: Builder, x: Complex, y: Complex) -> Complex:
+def add(b: Builder, x: Complex, y: Complex) -> Complex:
     return b.ir.fadd(x[0], y[0]), b.ir.fadd(x[1], y[1])
 
 
-def _subtract(b: Builder, x: Complex, y: Complex) -> Complex:
+def subtract(b: Builder, x: Complex, y: Complex) -> Complex:
     return b.ir.fsub(x[0], y[0]), b.ir.fsub(x[1], y[1])
 
 

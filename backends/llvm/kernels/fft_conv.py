@@ -11,32 +11,38 @@ group, and stays within its scratch:
     each filter    values            -> times those of the weights, added over the channels
                    and back the same way, to rows of results
 
-Tiles are real: the first axis has half as many complex values (fft.py says how). A single axis is a
-rectangle of rows one after the other; between its two transforms each value is turned (Cooley and
-Tukey's factors). Rounding differs from that of the definition, so exact precision rules it out; and
-what is not finite spreads over its tile.
+Lanes beyond the last row or column of a tile hold anything, and are dropped when they are turned
+round. Where a tile is too short for its last results (fft_tiling.py), what they lack of each row is
+kept between the transforms of both axes, and added to them there.
+
+Tiles are real: the first axis has half as many complex values (fft.py says how, and fft_circle.py
+for circular images as long as a tile). A single axis is a rectangle of rows one after the other;
+between its two transforms each value is turned (Cooley and Tukey's factors). Rounding differs from
+that of the definition, so exact precision rules it out; and what is not finite spreads over its
+tile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from math import prod
-
-import numpy as np
 
 import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.builder import Builder, Index
 from cnnir.backends.llvm.kernels import line
-from cnnir.backends.llvm.kernels.edges import line_place
-from cnnir.backends.llvm.kernels.fft import Area, Complex, times
+from cnnir.backends.llvm.kernels.edges import line_place, place
+from cnnir.backends.llvm.kernels.fft import Area, Complex, add, subtract, times
 from cnnir.backends.llvm.kernels.fft_tiling import (
     Geometry,
     Tiling,
     choose,
     estimate,
+    fitted,
     none_fits,
     tilings,
 )
+from cnnir.backends.llvm.kernels.fft_weights import pack, packed_size
 from cnnir.backends.llvm.kernels.spec import (
     ConvSpec,
     Epilogue,
@@ -45,13 +51,13 @@ from cnnir.backends.llvm.kernels.spec import (
     Strides,
     repeats,
     shares,
-    storage,
 )
 from cnnir.backends.llvm.kernels.transposed import transposed
 from cnnir.ops.boundary import ZERO, reads
 
 __all__ = [
-    "ConvSpec", "Tiling", "choose", "emit", "estimate", "pack", "packed_size", "reject", "tilings",
+    "ConvSpec", "Tiling", "choose", "emit", "estimate", "fitted", "pack", "packed_size", "reject",
+    "tilings",
 ]  # fmt: skip
 
 FEWEST = 16  # taps from which on it is considered
@@ -78,66 +84,6 @@ def reject(spec: ConvSpec) -> str | None:
     return "no tile fits the kernel, or the memory for its weights" if none_fits(spec) else None
 
 
-def packed_size(spec: ConvSpec, tiling: Tiling) -> int:
-    """Floats that `pack` makes: transformed weights, and the transforms' tables."""
-    g = Geometry(spec, tiling)
-    return g.weights + sum(g.tables)
-
-
-def pack(
-    weights: np.ndarray, spec: ConvSpec, tiling: Tiling, out: np.ndarray | None = None
-) -> np.ndarray:
-    """The conjugate values of w[O,C,*kernel], as they are multiplied, and the factors behind them.
-
-    [filters of a block][V rows][column][channel of the group][filter][real, imaginary][V]; divided
-    by what the transforms multiply with. In f64.
-    """
-    g = Geometry(spec, tiling)
-    packed = storage(out, packed_size(spec, tiling))
-    filters = weights.reshape(spec.filters, g.channels, *spec.kernel)
-    first = 0
-    for count in shares(tiling.chunk, g.block) * (spec.filters // tiling.chunk):
-        block = filters[first : first + count].astype(np.float64)
-        values = np.stack([_transformed(w, g) for w in block.reshape(-1, *spec.kernel)])
-        values = values.reshape(count, g.channels, -1, 2, spec.lanes).transpose(2, 1, 0, 3, 4)
-        start = first * g.channels * 2 * g.values
-        packed[start : start + values.size].reshape(values.shape)[...] = values
-        first += count
-    tables = [transform.table for transform in g.transforms]
-    if g.twisted:
-        tables.insert(0, _lanes_last(_twist(g).T, spec.lanes).reshape(-1))
-    packed[g.weights :] = np.concatenate(tables)
-    return packed
-
-
-def _twist(g: Geometry) -> np.ndarray:
-    """What makes a row of values of the first axis, x^columns = exp(2 pi i phase), a cyclic one."""
-    phases, columns = g.transforms[0].phases[-1], g.tiling.columns
-    return np.exp(2j * np.pi * phases[:, None] * np.arange(columns) / columns)
-
-
-def _transformed(taps: np.ndarray, g: Geometry) -> np.ndarray:
-    """The conjugate values of a kernel in the orders of the transforms, V rows together."""
-    rows, columns = g.tiling.rows, g.tiling.columns
-    real = np.zeros(g.sides)
-    real[tuple(slice(None, axis.span(1), axis.dilation) for axis in g.axes)] = taps
-    folded = real.reshape(2, rows, columns)
-    along, across = g.transforms
-    shift = np.exp(2j * np.pi * along.phase / rows * np.arange(rows))
-    halves = (folded[0] + 1j * folded[1]) * shift[:, None]
-    half = (np.fft.ifft(halves, axis=0) * rows)[along.order]
-    if g.twisted:
-        half = half * _twist(g)
-    values = np.fft.fft(half.conj(), axis=1)[:, across.order] / g.values
-    return _lanes_last(values, g.spec.lanes)
-
-
-def _lanes_last(values: np.ndarray, lanes: int) -> np.ndarray:
-    """[rows, columns] of complex numbers as [V rows][column][real, imaginary][V]."""
-    split = values.reshape(-1, lanes, values.shape[1]).transpose(0, 2, 1)
-    return np.stack([split.real, split.imag], 2)
-
-
 def emit(
     module: ir.Module,
     name: str,
@@ -158,11 +104,11 @@ def _summary(g: Geometry) -> str:
     def by(values) -> str:
         return " x ".join(map(str, values))
 
-    passes = " and ".join(by(transform.passes) for transform in g.transforms)
+    passes = " and ".join(map(str, g.transforms))
     return (
-        f"FFT of {by(g.sides)} real values by passes of {passes}, {by(c.results for c in g.cuts)} "
-        f"results each, {by(c.tiles for c in g.cuts)} tiles, {g.tiling.chunk} of {g.filters} "
-        "filters an item"
+        f"FFT of {by(g.sides)} real values by passes of {passes} on {g.spec.lanes} lanes, "
+        f"{by(c.results for c in g.cuts)} results each, {by(c.tiles for c in g.cuts)} tiles, "
+        f"{g.tiling.chunk} of {g.filters} filters an item"
     )
 
 
@@ -174,11 +120,14 @@ class _Emitter:
         self.x, self.w, *rest, self.y = b.pointers
         self.bias = rest[0] if g.spec.bias else None
         self.one = b.scratch
-        self.other = b.at(self.one, 2 * g.values)
-        self.seen = b.at(self.other, 2 * g.values)
-        self.sums = b.at(self.seen, 2 * g.values * g.apart)
+        transformed = 2 * b.lanes * g.vectors
+        self.other = b.at(self.one, g.room)
+        self.seen = b.at(self.other, g.room)
+        self.sums = b.at(self.seen, transformed * g.apart)
+        self.missing = b.at(self.sums, transformed * (g.block if g.channels > 1 else 0))
         twist, rows, _ = g.tables
-        self.twist = b.at(self.w, g.weights)
+        self.last_taps = b.at(self.w, g.weights)
+        self.twist = b.at(self.last_taps, g.corrections)
         self.row_table = b.at(self.twist, twist)
         self.column_table = b.at(self.row_table, rows)
 
@@ -205,15 +154,17 @@ class _Emitter:
         rows, columns = g.transforms
         plane = b.add(b.mul(self.group, g.channels), channel)
         with b.loop(wide) as panel:
-            area = self.area(self.one, panel.index, g.tiling.rows)
+            area = self.area(self.one, panel.index, g.rows)
             load = self.pixels(plane, b.mul(panel.index, b.lanes))
             rows.forward(b, self.row_table, load, area.store, area)
         with b.loop(high) as down, b.loop(wide) as across:
-            square = self.vectors(self.one, across.index, down.index, g.tiling.rows, 1)
+            square = self.vectors(self.one, across.index, down.index, g.rows, 1)
             self.keep(square, self.other, down.index, across.index, g.tiling.columns)
         with b.loop(high) as panel:
             area = self.area(self.other, panel.index, g.tiling.columns)
             seen = self.area(self.seen, panel.index, g.tiling.columns * g.apart)
+            if g.short:
+                self.keep_missing(area, panel.index, channel)
 
             def store(i: Index, value: Complex) -> None:
                 seen.store(b.add(b.mul(i, g.apart), channel), value)
@@ -238,6 +189,42 @@ class _Emitter:
             return line.read(b, self.x, start, first, along, there, ahead=b.lanes)
 
         return lambda i: (pixel(i), pixel(b.add(i, g.tiling.rows)))
+
+    # ---- tiles that are too short
+
+    def keep_missing(self, area: Area, panel: Index, channel: Index) -> None:
+        """What the last results lack of a channel: pixels behind the end of each row, less those at
+        its front, which they see instead. All of them are in the tile."""
+        b, g = self.b, self.g
+        axis, missing = g.axes[-1], self.area(self.missing, panel, g.short * g.channels)
+        with b.loop(g.short) as i:
+            behind = b.add(i.index, g.sides[-1] - axis.begin)
+            end = axis.span(axis.out) - axis.begin
+            wanted = b.add(place(b, axis, behind, end - g.short, end - 1), axis.begin)
+            lacking = subtract(b, area.load(wanted), area.load(i.index))
+            missing.store(b.add(b.mul(i.index, g.channels), channel), lacking)
+
+    def correct(self, area: Area, filter: Index, panel: Index) -> None:
+        """Add to the last results what they lack."""
+        b, g = self.b, self.g
+        axis, zero = g.axes[-1], b.splat(0.0)
+        missing = self.area(self.missing, panel, g.short * g.channels)
+        row = b.add(b.mul(filter, g.panels[1]), panel)
+        taps = self.area(self.last_taps, row, g.last_taps * g.channels)
+        with b.loop(g.short) as result:
+            seen = b.add(b.div(result.index, axis.dilation), 1)
+            with b.loop(seen, carry=[zero] * 4) as tap:
+                pixel = b.sub(result.index, b.mul(tap.index, axis.dilation))
+                with b.loop(g.channels, carry=tap.state) as channel:
+                    x = missing.load(b.add(b.mul(pixel, g.channels), channel.index))
+                    w = taps.load(b.add(b.mul(tap.index, g.channels), channel.index))
+                    for k, factors in enumerate(product(x, w)):
+                        channel.state[k] = b.fma(*factors, channel.state[k])
+                tap.state[:] = channel.result
+            real, one, other, negative = tap.result
+            lacking = b.ir.fsub(real, negative), b.ir.fadd(one, other)
+            at = b.add(result.index, axis.out - g.short)
+            area.store(at, add(b, area.load(at), lacking))
 
     # ---- squares
 
@@ -284,9 +271,8 @@ class _Emitter:
         """The sums over channels of products, for some filters."""
         b, g = self.b, self.g
         x, sums = Area(b, self.seen), Area(b, self.sums)
-        w = self.area(self.w, filter, g.channels * g.values // b.lanes)
-        vectors = g.values // b.lanes
-        with b.loop(vectors) as place:
+        w = self.area(self.w, filter, g.channels * g.vectors)
+        with b.loop(g.vectors) as place:
             with b.loop(g.channels, carry=[b.splat(0.0)] * (2 * count)) as channel:
                 real, imaginary = x.load(b.add(b.mul(place.index, g.apart), channel.index))
                 i = b.add(b.mul(place.index, g.channels), channel.index)
@@ -299,17 +285,17 @@ class _Emitter:
                     state[2 * k + 1] = b.fma(imaginary, factor[0], state[2 * k + 1])
             for k in range(count):
                 result = channel.result[2 * k], channel.result[2 * k + 1]
-                sums.store(b.add(place.index, k * vectors), result)
+                sums.store(b.add(place.index, k * g.vectors), result)
 
     def products(self, filter: Index, number: Index, panel: Index) -> Callable[[Index], Complex]:
         """What gives the values of a filter's results."""
         b, g = self.b, self.g
         start = b.mul(panel, g.tiling.columns)
         if g.channels > 1:
-            start = b.add(b.mul(number, g.values // b.lanes), start)
+            start = b.add(b.mul(number, g.vectors), start)
             return lambda i: Area(b, self.sums).load(b.add(start, i))
         x = self.area(self.seen, panel, g.tiling.columns)
-        w = self.area(self.w, filter, g.values // b.lanes)
+        w = self.area(self.w, filter, g.vectors)
         return lambda i: times(b, x.load(i), w.load(b.add(start, i)))
 
     def write(self, filter: Index, number: Index) -> None:
@@ -320,11 +306,13 @@ class _Emitter:
             area = self.area(self.other, panel.index, g.tiling.columns)
             load = self.products(filter, number, panel.index)
             columns.backward(b, self.column_table, load, area.store, area)
+            if g.short:
+                self.correct(area, filter, panel.index)
         with b.loop(g.stored_panels) as across:
             with b.loop(high) as down:
                 square = self.vectors(self.other, down.index, across.index, g.tiling.columns, -1)
-                self.keep(square, self.one, across.index, down.index, g.tiling.rows)
-            area = self.area(self.one, across.index, g.tiling.rows)
+                self.keep(square, self.one, across.index, down.index, g.rows)
+            area = self.area(self.one, across.index, g.rows)
             store = self.results(filter, b.mul(across.index, b.lanes))
             rows.backward(b, self.row_table, area.load, store, area)
 

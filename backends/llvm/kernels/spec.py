@@ -34,6 +34,7 @@ class Target:
     l1: int = 32 << 10
     l2: int = 1 << 20
     fmas: int = 2  # fused multiply-adds of V floats a cycle
+    halved: int = 0  # lanes of vectors that take twice as long as half of them
     hz: float = 3.7e9  # the clock that predictions assume; only their ratios matter
     bandwidth: float = 25e9  # bytes a second from memory on one core
     cached: float = 60e9  # the same from the caches beyond L1, where activations are

@@ -38,6 +38,7 @@ extern "C" __global__ void __launch_bounds__(256) gemm_fma(
                 TOP = 1,
                 LEFT = 1,
                 DEPTH = 180,
+                WHOLE_DEPTH = 180,
                 GROUPS = 1,
                 BATCH = 1,
                 SHARED_X = 0,
@@ -80,8 +81,8 @@ extern "C" __global__ void __launch_bounds__(256) gemm_fma(
     top[i] = real ? y_top : -(1 << 24);  // no tap of it is inside
   }
 
-  if (!SHARED_W) w += (long long)matrix * (GROUPS * DEPTH * PITCH);
-  w += (long long)group * (DEPTH * PITCH);
+  if (!SHARED_W) w += (long long)matrix * (GROUPS * WHOLE_DEPTH * PITCH);
+  w += (long long)group * (WHOLE_DEPTH * PITCH);
   CN_SHARED(shared);
   float* const xs = (float*)shared;             // [2][BK][X_PITCH]
   float* const ws = xs + 2 * BK * X_PITCH;      // [2][BK][BN]
@@ -108,14 +109,14 @@ extern "C" __global__ void __launch_bounds__(256) gemm_fma(
 #pragma unroll
     for (int i = 0; i < COPIES_W; ++i) {
       const int k = (thread + i * THREADS) / (BN / VW), n = (thread + i * THREADS) % (BN / VW) * VW;
-      const int row = tile * BK + k, column = tile_n * BN + n;
-      const bool wanted = k < BK && row < DEPTH && column < PITCH;
+      const int depth = tile * BK + k, column = tile_n * BN + n;
+      const bool wanted = k < BK && depth < DEPTH && column < PITCH;
       if constexpr (VW == 4) {
         float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (wanted) v = *(const float4*)(w + row * PITCH + column);
+        if (wanted) v = *(const float4*)(w + (depth) * PITCH + column);
         next_w[i][0] = v.x, next_w[i][1] = v.y, next_w[i][2] = v.z, next_w[i][3] = v.w;
       } else {
-        next_w[i][0] = wanted ? w[row * PITCH + column] : 0.0f;
+        next_w[i][0] = wanted ? w[(depth) * PITCH + column] : 0.0f;
       }
     }
   };
@@ -218,5 +219,6 @@ extern "C" __global__ void __launch_bounds__(256) gemm_fma_add(
 #pragma unroll
     for (int e = 0; e < 4; ++e) sums.at[e] += more.at[e];
   }
-  cn_write(y + at, gemm_fma_epilogue(sums, row, column, bias));
+  const int of_all = row;
+  cn_write(y + (long long)of_all * 36 + column, gemm_fma_epilogue(sums, of_all, column, bias));
 }

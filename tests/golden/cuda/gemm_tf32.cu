@@ -38,6 +38,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
                 TOP = 1,
                 LEFT = 1,
                 DEPTH = 180,
+                WHOLE_DEPTH = 180,
                 GROUPS = 1,
                 BATCH = 1,
                 SHARED_X = 0,
@@ -114,9 +115,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_tf32(
     for (int i = 0; i < COPIES_W; ++i) {
       const int column = column_w + i * COLUMN_STEP;
       if (column >= BN) continue;
-      const int at = tile * BK + chunk_w * CHUNK, filter = tile_n * BN + column;
-      const bool wanted = at < PITCH && filter < KG;
-      cn_copy<16>(ws + place(column, chunk_w), w + (wanted ? filter * PITCH + at : 0), wanted);
+      const int depth = tile * BK + chunk_w * CHUNK, filter = tile_n * BN + column;
+      const bool wanted = depth < DEPTH && filter < KG;
+      const int from = wanted ? filter * PITCH + depth : 0;
+      cn_copy<16>(ws + place(column, chunk_w), w + from, wanted);
     }
   };
 
@@ -224,5 +226,6 @@ extern "C" __global__ void __launch_bounds__(256) gemm_tf32_add(
 #pragma unroll
     for (int e = 0; e < 4; ++e) sums.at[e] += more.at[e];
   }
-  cn_write(y + at, gemm_tf32_epilogue(sums, row, column, bias));
+  const int of_all = row;
+  cn_write(y + (long long)of_all * 36 + column, gemm_tf32_epilogue(sums, of_all, column, bias));
 }
