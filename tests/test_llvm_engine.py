@@ -192,6 +192,26 @@ def test_the_caller_compiles_what_still_waits_and_no_more_run_than_allowed(
     assert (threading.current_thread().name in where) == (jobs > 1)
 
 
+def test_who_interrupts_the_caller_does_not_wait_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = []
+
+    def interrupted(*arguments: object) -> bytes:
+        begun.append(threading.current_thread())
+        if begun[-1] is threading.main_thread():
+            raise KeyboardInterrupt
+        time.sleep(0.02)
+        return b""
+
+    monkeypatch.setattr(engine_file, "_compile", interrupted)
+    with pytest.raises(KeyboardInterrupt), Compilation(TARGET, jobs=2) as compilation:
+        for n in range(50):
+            compilation.add(ADD.format(n))
+        compilation.objects()
+    assert len(begun) < 10
+
+
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_of_several_wrong_modules_the_first_is_told(jobs: int) -> None:
     bad = (
