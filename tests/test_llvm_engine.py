@@ -6,12 +6,15 @@ import ctypes
 import os
 import resource
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+import cnnir.backends.llvm.engine as engine_file
 from cnnir.backends.llvm.cache import CacheWarning, ObjectCache
-from cnnir.backends.llvm.engine import Engine, Options, build, code_size, render
+from cnnir.backends.llvm.engine import Compilation, Engine, Options, build, code_size, render
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.errors import BackendError
 
@@ -160,6 +163,69 @@ def test_parallel_jobs_give_the_same_objects(tmp_path: Path) -> None:
     assert stored == serial
 
 
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_the_caller_compiles_what_still_waits_and_no_more_run_than_allowed(
+    monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    wanted = [render(ADD.format(n), TARGET, "object") for n in range(12)]
+    running, most, where = set[str](), [0], set[str]()
+    compiled = engine_file._compile
+
+    def noted(*arguments: object) -> bytes:
+        name = threading.current_thread().name
+        running.add(name)
+        most[0] = max(most[0], len(running))
+        where.add(name)
+        time.sleep(0.01)
+        made = compiled(*arguments)
+        running.discard(name)
+        return made
+
+    monkeypatch.setattr(engine_file, "_compile", noted)
+    with Compilation(TARGET, jobs=jobs) as compilation:
+        for n in range(12):
+            compilation.add(ADD.format(n))
+        objects, report = compilation.objects()
+    assert objects == wanted
+    assert report.modules == 12
+    assert most[0] <= jobs and len(where) <= jobs
+    assert (threading.current_thread().name in where) == (jobs > 1)
+
+
+def test_who_interrupts_the_caller_does_not_wait_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = []
+
+    def interrupted(*arguments: object) -> bytes:
+        begun.append(threading.current_thread())
+        if begun[-1] is threading.main_thread():
+            raise KeyboardInterrupt
+        time.sleep(0.02)
+        return b""
+
+    monkeypatch.setattr(engine_file, "_compile", interrupted)
+    with pytest.raises(KeyboardInterrupt), Compilation(TARGET, jobs=2) as compilation:
+        for n in range(50):
+            compilation.add(ADD.format(n))
+        compilation.objects()
+    assert len(begun) < 10
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_of_several_wrong_modules_the_first_is_told(jobs: int) -> None:
+    bad = (
+        "define void @{0}() {{\n  call void @nobody{0}()\n  ret void\n}}\ndeclare void @nobody{0}()"
+    )
+    texts = [ADD.format(0), *(bad.format(name) for name in "abcd"), ADD.format(1)]
+    for _ in range(5):
+        with Compilation(TARGET, jobs=jobs) as compilation:
+            for text in texts:
+                compilation.add(text)
+            with pytest.raises(BackendError, match="calls nobodya, which nothing defines"):
+                compilation.objects()
+
+
 @pytest.mark.skipif(not LINUX, reason="reads /proc")
 def test_memory_is_flat_over_300_compiles() -> None:
     def once(n: int) -> tuple[int, int]:
@@ -202,7 +268,7 @@ def test_cache_keys_tell_targets_and_options_apart(tmp_path: Path) -> None:
         cache.key(text, target, options)
         for text in ("a", "b")
         for target in (TARGET, CpuTarget.host("-" + on))
-        for options in (Options(), Options(level=1))
+        for options in (Options(), Options(level=2))
     }
     assert len(keys) == 8
 

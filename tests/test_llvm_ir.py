@@ -1,6 +1,7 @@
 """LLVM IR as text: LLVM reads what was meant. Values are stored by compiled code and compared."""
 
 import ctypes
+import gc
 import math
 
 import llvmlite.binding as llvm
@@ -29,6 +30,27 @@ def ran(b: ir.IRBuilder, out: np.ndarray, *numbers: int, name: str = "f") -> np.
     ctypes.CFUNCTYPE(None, *kinds)(engine.address(name))(out.ctypes.data, *numbers)
     engine.close()
     return out
+
+
+def test_a_module_whose_text_is_taken_leaves_nothing_to_the_garbage_collector() -> None:
+    def written(take: bool) -> str:
+        b = started()
+        with b.if_then(b.icmp_signed("<", ir.Constant(I64, 1), ir.Constant(I64, 2))):
+            b.store(ir.Constant(I64, 3), b.function.args[0])
+        phi = b.phi(I64)
+        phi.add_incoming(ir.Constant(I64, 4), b.block)  # a loop to itself
+        b.ret_void()
+        return b.module.taken() if take else str(b.module)
+
+    gc.collect()
+    gc.disable()
+    try:
+        text = written(take=True)
+        assert gc.collect() == 0
+        assert text == written(take=False)
+        assert gc.collect() > 0
+    finally:
+        gc.enable()
 
 
 def test_types_are_one_object_each() -> None:

@@ -9,6 +9,7 @@ import pytest
 import cnnir
 from cnnir.backends.llvm import emit, texts
 from cnnir.backends.llvm.cache import ObjectCache
+from cnnir.backends.llvm.image import PackedTexts, unpacked
 from cnnir.backends.llvm.plan import plan
 from cnnir.backends.llvm.target import CpuTarget
 from cnnir.ops import Elementwise
@@ -144,3 +145,14 @@ def test_targets_of_other_widths_have_texts_of_their_own(tmp_path: Path) -> None
     kernel = plan(graph, target, threads=2, exact=False).calls[0].kernel
     assert texts.Texts(cache, target).get(kernel)
     assert texts.Texts(cache, replace(target, lanes=2)).get(kernel) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_texts_are_packed_as_they_come_and_found_by_name(count: int) -> None:
+    given = {f"kernel_{n}": f"define void @k{n}() {{\n  ; \u03b1\n\n}}\n" * n for n in range(count)}
+    packed = PackedTexts()
+    for name, text in given.items():
+        packed.add(name, text)
+    stored = packed.finish()
+    assert unpacked(stored) == given
+    assert count < 50 or len(stored) < sum(map(len, given.values())) / 20

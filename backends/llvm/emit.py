@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import cnnir.backends.llvm.ir as ir
 from cnnir.backends.llvm.cache import ObjectCache
+from cnnir.backends.llvm.image import PackedTexts
 from cnnir.backends.llvm.place import Places
 from cnnir.backends.llvm.program import Call as NativeCall
 from cnnir.backends.llvm.program import RunCode, emit_run
@@ -25,7 +26,7 @@ from cnnir.backends.schedule import EXPRESSIONS
 class Emitted:
     """All kernels: the text of each module by its function's name, and the code of each call."""
 
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: PackedTexts = field(default_factory=PackedTexts)
     codes: list[Code] = field(default_factory=list)
 
 
@@ -44,8 +45,8 @@ def emit(
         if call.kernel.key not in made:
             code, text = written(call.kernel, known, schedule.target)
             made[call.kernel.key] = code
-            emitted.texts[code.name] = text
             ready(text)
+            emitted.texts.add(code.name, text)
         code = made[call.kernel.key]
         step = call.step
         step.items, step.summary, step.symbol = code.items, code.summary, code.name
@@ -78,4 +79,4 @@ def _emit_kernel(kernel: Kernel, target: CpuTarget) -> tuple[Code, str]:
     name = f"{kernel.kind}_{digest}"
     module = ir.Module(name)
     code = kernel.emit(module, name, target)
-    return code, str(module)
+    return code, module.taken()

@@ -19,6 +19,27 @@ from cnnir.backends.stored import head_of, plan_of, signature_of
 from cnnir.signature import Signature
 
 
+class PackedTexts:
+    """Texts by name in a twentieth of their size, as they come: few will want to read them."""
+
+    def __init__(self) -> None:
+        self._stream, self._parts = zlib.compressobj(1), list[bytes]()
+
+    def add(self, name: str, text: str) -> None:
+        """Take in one more."""
+        self._parts.append(self._stream.compress(f"{name}\n{text}\0".encode()))
+
+    def finish(self) -> bytes:
+        """All of them; this is the end."""
+        return b"".join(self._parts) + self._stream.flush()
+
+
+def unpacked(texts: bytes) -> dict[str, str]:
+    """The texts of `PackedTexts`, by name."""
+    items = zlib.decompress(texts).decode().split("\0")[:-1]
+    return dict(item.split("\n", 1) for item in items)
+
+
 @dataclass
 class Image:
     """A compiled graph of fixed shapes."""
@@ -31,14 +52,13 @@ class Image:
     objects: list[bytes]
     """Object files, to be linked together."""
     texts: bytes
-    """The modules of the kernels, packed; see `kernels`."""
+    """The modules of the kernels, as `PackedTexts` has them; see `kernels`."""
     constants: np.ndarray
     """The bytes of all packed weights."""
 
     def kernels(self) -> dict[str, str]:
         """The text of each kernel's module, by its function's name."""
-        found: dict[str, str] = json.loads(zlib.decompress(self.texts))
-        return found
+        return unpacked(self.texts)
 
     def head(self) -> dict[str, Any]:
         """All but what is large, and what went wrong this time, as JSON has it."""
@@ -49,11 +69,6 @@ class Image:
 def dumped(head: dict[str, Any]) -> str:
     """A head as JSON; types are written as `f32[1,3]`."""
     return json.dumps(head, separators=(",", ":"))
-
-
-def packed(kernels: dict[str, str]) -> bytes:
-    """Texts in a twentieth of their size; few will want to read them."""
-    return zlib.compress(json.dumps(kernels).encode(), 1)
 
 
 def image_of(

@@ -14,7 +14,7 @@ from cnnir.backends.base import Plan
 from cnnir.backends.llvm.cache import ObjectCache
 from cnnir.backends.llvm.emit import emit, joined
 from cnnir.backends.llvm.engine import Compilation
-from cnnir.backends.llvm.image import Image, packed
+from cnnir.backends.llvm.image import Image
 from cnnir.backends.llvm.place import place
 from cnnir.backends.llvm.plan import plan
 from cnnir.backends.llvm.schedule import Schedule
@@ -42,8 +42,7 @@ def make(
         with _timed(seconds, "place"):
             places = place(schedule)
             run = joined(schedule, places, code.codes)
-            compilation.add(run.text, provided=code.texts)
-            texts = packed(code.texts)
+            compilation.add(run.text, provided=[kernel.name for kernel in code.codes])
         with _timed(seconds, "compile"):
             objects, report = compilation.objects()
     steps = [call.step for call in schedule.calls]
@@ -54,7 +53,7 @@ def make(
     described.constant_bytes = places.constants.nbytes
     described.code_bytes = report.code_bytes
     errors = [code.errors for code in code.codes]
-    return Image(signature, described, run, errors, objects, texts, places.constants)
+    return Image(signature, described, run, errors, objects, code.texts.finish(), places.constants)
 
 
 @contextmanager

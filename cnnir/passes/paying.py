@@ -59,7 +59,9 @@ def prospect(op: str, *types: TensorType | None, **attrs: Any) -> tuple[Cost, Te
     node = Node("op", kind, tuple(None if t is None else Value(leaf, 0, t) for t in types), full)
     type = kind.infer(*types, **full)
     node.results = (Value(node, 0, type),)
-    return _cost(node), type
+    cost = _cost(node)
+    node.results = ()  # a node and its value hold each other: a thousand would wait for collection
+    return cost, type
 
 
 def ratio(after: float, before: float) -> str:

@@ -25,6 +25,17 @@ class Module:
             parts.append('!0 = !{!"branch_weights", i32 1, i32 99}')
         return "\n\n".join(parts) + "\n"
 
+    def taken(self) -> str:
+        """The text, after which the module is used up: its lines hold far more than their text,
+        and each other, so that they would stay until the garbage collector comes by."""
+        text = str(self)
+        for function in self.globals.values():
+            for block in function.blocks:
+                block.lines.clear()
+            function.blocks.clear()
+        self.globals.clear()
+        return text
+
 
 class Function(Value):
     """A function of a module: declared, or defined once it has a block."""

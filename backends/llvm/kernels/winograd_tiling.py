@@ -179,8 +179,10 @@ def choose(spec: ConvSpec, target: Target) -> Tiling:
 
     The kind decides how results are rounded, so it must not depend on the number of threads.
     """
-    tile = _best(spec, replace(target, threads=1)).tile
-    cuts = _cuts(spec, tile, target)
+    best = _best(spec, replace(target, threads=1))
+    if target.threads == 1:
+        return best
+    cuts = _cuts(spec, best.tile, target)
     return min(cuts, key=lambda t: (_run_cycles(spec, t, target), t.count, t.chunk))
 
 
@@ -254,7 +256,6 @@ def _run_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     return turns * _item_cycles(spec, tiling, target)
 
 
-@lru_cache(maxsize=4096)
 def _item_cycles(spec: ConvSpec, tiling: Tiling, target: Target) -> float:
     geometry = Geometry(spec, tiling)
     taps = geometry.axes[0].taps, geometry.axes[1].taps
