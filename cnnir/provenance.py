@@ -158,7 +158,7 @@ def op_of(node: Node) -> str:
 def _no_step(node: Node) -> str:
     if node.op is None:
         return "computed before the run" if node.kind == "param" else "the input itself"
-    return "another name for bytes that are there, or written in place: no code runs"
+    return "no code of its own: other names for bytes, written in place, or left to what reads it"
 
 
 def _end(source: str, history: Sequence[PassRecord]) -> str:
