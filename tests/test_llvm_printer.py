@@ -121,6 +121,17 @@ def test_functions_are_within_units_of_the_last_place(name: str, lanes: int):
     close_by_units(got, want, 4 if name == "erf" else 2)
 
 
+@pytest.mark.parametrize("lanes", WIDTHS)
+def test_erf_ends_at_one(lanes: int):
+    """Else GELU of a large negative number would be a large number."""
+    if not available(lanes):
+        pytest.skip("not on this machine")
+    x = np.array([3.93, 4.0, 7.5, 100.0, 1e30, inf] * 2, np.float32) * np.repeat([1, -1], 6)
+    x = x.astype(np.float32)
+    (got,) = run_node(node_of("erf", TensorType.of(x)), [x], lanes)
+    np.testing.assert_array_equal(got, np.sign(x))
+
+
 def close_by_units(got: np.ndarray, want: np.ndarray, units: int = 2) -> None:
     with np.errstate(all="ignore"):
         single = want.astype(np.float32)

@@ -34,7 +34,7 @@ _ERF = (
 )
 _ERF_TURN = 0.1301541030406952
 _ERF_END = 3.9199976921081543
-"""Where the approximation of erf reaches 1, as erf itself does in f32."""
+"""From where on erf is 1 in f32."""
 _SIN = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(1, 7))
 _COS = tuple((-1) ** k / math.factorial(2 * k) for k in range(1, 8))
 _EXP_SERIES = tuple(1 / math.factorial(k) for k in range(11))
@@ -237,11 +237,12 @@ class VectorMath:
 
     def erf(self, x: ir.Value) -> ir.Value:
         """x times a polynomial in x^2, which is turned to [-1, 1] so that little is cancelled."""
-        b, end = self.b, self.constant(_ERF_END, x)
-        x = b.select(b.fcmp_ordered("<", end, x), end, x)  # NaN stays
-        x = b.select(b.fcmp_ordered(">", b.fneg(end), x), b.fneg(end), x)
-        turned = self.fma(b.fmul(x, x), self.constant(_ERF_TURN, x), self.constant(-1.0, x))
-        return b.fmul(x, self.polynomial(turned, _ERF))
+        b, one = self.b, self.constant(1.0, x)
+        turned = self.fma(b.fmul(x, x), self.constant(_ERF_TURN, x), b.fneg(one))
+        near = b.fmul(x, self.polynomial(turned, _ERF))
+        size = self.intrinsic("fabs", x)
+        inside = b.fcmp_unordered("<", size, self.constant(_ERF_END, x))  # NaN stays
+        return b.select(inside, near, self.intrinsic("copysign", one, x))
 
     def sin(self, x: ir.Value) -> ir.Value:
         """By quadrants, in f64."""
