@@ -90,7 +90,7 @@ class _Planner(Planner):
         self.deferred = deferred(graph)
         """Nodes that get no step unless somebody needs their result as it is."""
         self.waiting = waiting(graph, target.lanes) - self.deferred
-        """The same, of nodes that only move channels of what is in blocks."""
+        """The same, of nodes that only move channels: who reads them reads what is in `moved`."""
         self.moved: dict[Value, list[Channel]] = {}
         """Where the channels of their results come from."""
 
@@ -197,7 +197,7 @@ class _Planner(Planner):
         if not moves_channels(node, self.lanes):
             return True  # the inside of a shuffle
         found = sources(node, self.moved)
-        if self._in_blocks({value: None for value, _ in found}) <= 0:
+        if self._in_blocks({value for value, _ in found}) <= 0:
             return False
         self.moved[node.results[0]] = found
         return True
